@@ -1,0 +1,101 @@
+"""Requests and responses as values: what a handler sees, whatever server it runs under.
+
+A handler is ``async (Request) -> Response``. It knows no server, so a route can move from one
+server to another without being rewritten. A handler refuses a request by raising `HTTPError`.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+
+class Request(msgspec.Struct):
+    """One HTTP request whose head has arrived.
+
+    Attributes:
+        method: upper case.
+        path: percent-decoded.
+        query: the raw query string, without the ``?``.
+        headers: names in lower case; of a repeated header, the values joined with ``", "``.
+        receive: the next piece of the body, ``b""`` at its end; raises `Disconnected` when the
+            client goes away first.
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    receive: Callable[[], Awaitable[bytes]]
+
+
+class Response(msgspec.Struct):
+    """One HTTP response, complete."""
+
+    status: int = 200
+    headers: dict[str, str] = {}
+    body: bytes = b""
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Disconnected(Exception):  # noqa: N818 (the name says what happened, as in asyncio and trio)
+    """The client went away before its request was complete."""
+
+
+class HTTPError(Exception):
+    """The request is refused with this status.
+
+    Args:
+        status: the HTTP status code.
+        detail: one sentence for the client; never a piece of its payload.
+        headers: such as ``Retry-After``.
+    """
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers or {}
+
+
+class Problem(msgspec.Struct):
+    """An error body as ``application/problem+json`` (RFC 9457)."""
+
+    title: str
+    status: int
+    detail: str
+    type: str = "about:blank"
+
+
+_TITLES = {
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+
+def title_of(status: int) -> str:
+    """Return the reason phrase of a status (RFC 9110 section 15)."""
+    return _TITLES.get(status, "Error")
+
+
+def problem(error: HTTPError) -> Response:
+    """Return the RFC 9457 response for an error."""
+    body = Problem(title=title_of(error.status), status=error.status, detail=error.detail)
+    headers = {"content-type": "application/problem+json", **error.headers}
+    return Response(error.status, headers, msgspec.json.encode(body))
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return ``value`` encoded by msgspec as ``application/json``."""
+    return Response(status, {"content-type": "application/json"}, msgspec.json.encode(value))

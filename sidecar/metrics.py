@@ -1,0 +1,91 @@
+"""Every Prometheus metric of the process, in one registry.
+
+Names carry the prefix ``telemetry_cache_``; units are base units; no label is unbounded and none
+carries a value that came in with a request.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_NAMESPACE = "telemetry_cache"
+
+
+def _counter(name: str, documentation: str, *labels: str) -> Counter:
+    return Counter(name, documentation, labels, namespace=_NAMESPACE, registry=REGISTRY)
+
+
+def _gauge(name: str, documentation: str, *labels: str) -> Gauge:
+    return Gauge(name, documentation, labels, namespace=_NAMESPACE, registry=REGISTRY)
+
+
+# Kept for existing dashboards.
+TTFB = Histogram(
+    "ttfb_seconds",
+    "Time to first byte of model calls, from latency_ms of events.",
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
+)
+TOKENS_PER_SECOND = _gauge("tokens_per_second", "Speed of the last model call that told it.")
+REPAIRS = _counter("repair_rate_total", "Events content_repair.")
+DRIFT_INCIDENTS = _counter("drift_incidents_total", "Events policy_drift.")
+CACHE_HITS = _counter("cache_hits_total", "Cache look-ups that found a value.")
+CACHE_MISSES = _counter("cache_misses_total", "Cache look-ups that found none.")
+CACHE_HIT_RATE = _gauge("cache_hit_rate", "Share of look-ups that hit since start, 0 to 1.")
+LOG_EVENTS = _counter("log_events_total", "Events accepted by POST /log and /log/batch.")
+
+# The way of a record through the process.
+RECEIVED = _counter(
+    "received_records_total",
+    "Spans, log records, datapoints and events taken in.",
+    "signal",
+    "transport",
+)
+REFUSED_REQUESTS = _counter(
+    "refused_requests_total", "Requests of a receiver that were refused.", "signal", "reason"
+)
+REDACTED = _counter(
+    "redacted_records_total", "Records in which a rule changed something.", "signal"
+)
+FINDINGS = _counter("findings_total", "Values that a rule found.", "rule", "signal")
+DROPPED = _counter("dropped_records_total", "Records that were not passed on.", "signal", "reason")
+QUEUE_BYTES = _gauge("queue_bytes", "Bytes that wait to be exported.", "exporter")
+QUEUE_RECORDS = _gauge("queue_records", "Records that wait to be exported.", "exporter")
+EXPORTED = _counter(
+    "exported_records_total", "Records that an exporter's target took.", "exporter", "signal"
+)
+EXPORT_RETRIES = _counter(
+    "export_retries_total", "Exports that failed and were tried again.", "exporter"
+)
+EXPORT_SECONDS = Histogram(
+    "export_duration_seconds",
+    "Time one export took, failed ones too.",
+    ("exporter",),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+)
+
+# The process.
+BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
+RULES = _gauge("rules", "Redaction rules in force.")
+REDIS_CONNECTED = _gauge("redis_connected", "1 while Redis answers, else 0.")
+CACHE_ENTRIES = _gauge("cache_memory_entries", "Entries of the in-memory cache.")
+CACHE_BYTES = _gauge("cache_memory_bytes", "Bytes of keys and values in the in-memory cache.")
+HTTP_REQUESTS = _counter(
+    "http_requests_total", "HTTP and gRPC requests answered.", "route", "method", "status"
+)
+HTTP_SECONDS = Histogram(
+    "http_request_duration_seconds",
+    "Time from the request's head to the end of the response.",
+    ("route",),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)

@@ -1,0 +1,261 @@
+"""Rule files: what an operator writes, decoded strictly into values.
+
+A folder of ``*.yaml``, ``*.yml``, ``*.toml`` and ``*.json`` files is read in name order. Whatever
+is wrong in it raises `RulesError`, which names file, line and reason; a folder is taken whole or
+not at all.
+"""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+
+RuleSignal = Literal["traces", "metrics", "logs", "events", "http"]
+RULE_SIGNALS: tuple[RuleSignal, ...] = ("traces", "metrics", "logs", "events", "http")
+
+_SUFFIXES = {".yaml", ".yml", ".toml", ".json"}
+_Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]+$", max_length=64)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class RulesError(Exception):
+    """A rules folder cannot be used; the message is one line: ``file:line: reason``."""
+
+
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Replace(_Strict, frozen=True, kw_only=True):
+    """Write ``with`` in its place; by default ``[REDACTED_<ID>]``."""
+
+    with_: str | None = msgspec.field(default=None, name="with")
+
+
+class Mask(_Strict, frozen=True, kw_only=True):
+    """Keep some characters, write ``char`` for each of the others."""
+
+    keep_first: _Count = 0
+    keep_last: _Count = 0
+    char: Annotated[str, msgspec.Meta(min_length=1, max_length=1)] = "*"
+
+
+class Hash(_Strict, frozen=True, kw_only=True):
+    """Write a keyed digest (HMAC-SHA-256) of ``length`` hex digits; equal values stay equal."""
+
+    length: Annotated[int, msgspec.Meta(ge=8, le=64)] = 16
+
+
+class Truncate(_Strict, frozen=True, kw_only=True):
+    """Keep the first ``length`` characters."""
+
+    length: _Count = 0
+
+
+class Drop(_Strict, frozen=True, kw_only=True):
+    """Take the attribute or field out."""
+
+
+class DropRecord(_Strict, frozen=True, kw_only=True):
+    """Take the whole span, log record, datapoint or event out."""
+
+
+class Action(_Strict, frozen=True, kw_only=True):
+    """What is done with a value that was found: exactly one of these."""
+
+    replace: Replace | None = None
+    mask: Mask | None = None
+    hash: Hash | None = None
+    truncate: Truncate | None = None
+    drop: Drop | None = None
+    drop_record: DropRecord | None = None
+    sanitize: Literal["url"] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that one action is named."""
+        if sum(getattr(self, name) is not None for name in self.__struct_fields__) != 1:
+            raise ValueError(f"name exactly one of {', '.join(self.__struct_fields__)}")
+
+
+class Except(_Strict, frozen=True, kw_only=True):
+    """Where a rule does not apply: at these keys, or to values in which a pattern is found."""
+
+    keys: list[str] = []
+    values: list[str] = []
+
+
+class RuleTest(_Strict, frozen=True, kw_only=True):
+    """An example that the rules folder must hold to: ``in`` becomes ``out``, ``keep`` stays."""
+
+    in_: str | None = msgspec.field(default=None, name="in")
+    out: str | None = None
+    keep: str | None = None
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        """Check that it is either ``in`` with ``out`` or ``keep``."""
+        if (self.in_ is None) != (self.out is None) or (self.in_ is None) == (self.keep is None):
+            raise ValueError("write either `in` and `out`, or `keep`")
+
+
+class Rule(_Strict, frozen=True, kw_only=True):
+    """One rule: what to find, where, and what to do with it."""
+
+    id: _Id
+    description: str = ""
+    find: str | None = None
+    pattern: str | None = None
+    keys: list[str] | None = None
+    when: dict[str, str] = {}
+    action: Action = msgspec.field(default_factory=lambda: Action(replace=Replace()))
+    signals: list[RuleSignal] = msgspec.field(default_factory=lambda: list(RULE_SIGNALS))
+    except_: Except = msgspec.field(default_factory=Except, name="except")
+    tests: list[RuleTest] = []
+
+    def __post_init__(self) -> None:
+        """Check that it says in one way what to find."""
+        if sum(way is not None for way in (self.find, self.pattern, self.keys)) != 1:
+            raise ValueError("name exactly one of find, pattern, keys")
+        if self.when and self.keys is None:
+            raise ValueError("`when` goes with `keys`")
+        if self.keys is None and (self.action.drop or self.action.truncate):
+            raise ValueError("this action takes whole values; it goes with `keys`")
+
+    @property
+    def placeholder(self) -> str:
+        """What `Replace` writes by default."""
+        return f"[REDACTED_{self.id.upper().replace('-', '_')}]"
+
+
+class Keys(_Strict, frozen=True, kw_only=True):
+    """For the folder as a whole: keys whose values are never looked at."""
+
+    ignore: list[str] = []
+
+
+class RulesFile(_Strict, frozen=True, kw_only=True):
+    """One file of a rules folder."""
+
+    version: Literal[1]
+    rules: list[Rule] = []
+    keys: Keys = Keys()
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """A rules folder, decoded.
+
+    Attributes:
+        rules: in file order, then in the order of each file.
+        ignore: key globs whose values are never looked at.
+        places: rule id → ``file:line``, for messages.
+    """
+
+    rules: list[Rule]
+    ignore: list[str]
+    places: dict[str, str]
+
+
+def load_rules(folder: Path) -> Rules:
+    """Read and check a rules folder.
+
+    Raises:
+        RulesError: the folder cannot be read, holds no rule, or a file of it is faulty.
+    """
+    loaded = Rules([], [], {})
+    for path in _files(folder):
+        content, lines = _decode(path)
+        for index, rule in enumerate(content.rules):
+            place = f"{path.name}:{lines.of(('rules', index))}"
+            if rule.id in loaded.places:
+                raise RulesError(
+                    f"{place}: rule id '{rule.id}' is taken already at {loaded.places[rule.id]}"
+                )
+            loaded.places[rule.id] = place
+            loaded.rules.append(rule)
+        loaded.ignore.extend(content.keys.ignore)
+    if not loaded.rules:
+        raise RulesError(f"{folder}: there is no rule in this folder; nothing would be redacted")
+    return loaded
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        # Kubernetes keeps a ConfigMap's files behind links in `..data`, which begin with a dot.
+        paths = sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix in _SUFFIXES and not path.name.startswith(".")
+        )
+    except OSError as error:
+        raise RulesError(f"{folder}: the rules folder cannot be read: {error.strerror}") from None
+    yield from paths
+
+
+class _Lines:
+    """Knows at which line each value of a YAML document stands; line 1 for other formats."""
+
+    def __init__(self, node: yaml.Node | None = None) -> None:
+        self._node = node
+
+    def of(self, path: tuple[str | int, ...]) -> int:
+        """Return the line of the value at a path, or of the nearest one around it."""
+        node, line = self._node, 1
+        if node is not None:
+            line = node.start_mark.line + 1
+        for step in path:
+            if isinstance(node, yaml.MappingNode):
+                node = next((value for key, value in node.value if key.value == step), None)
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+                node = node.value[step] if step < len(node.value) else None
+            else:
+                node = None
+            if node is None:
+                break
+            line = node.start_mark.line + 1
+        return line
+
+
+def _decode(path: Path) -> tuple[RulesFile, _Lines]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RulesError(f"{path.name}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RulesError(f"{path.name}: is not UTF-8 text") from None
+    lines = _Lines()
+    try:
+        if path.suffix == ".toml":
+            value: Any = tomllib.loads(text)
+        elif path.suffix == ".json":
+            value = msgspec.json.decode(text)
+        else:
+            value = yaml.load(text, yaml.CSafeLoader)
+            lines = _Lines(yaml.compose(text, yaml.CSafeLoader))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RulesError(f"{path.name}:{line}: {error.problem}") from None
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
+        raise RulesError(f"{path.name}: {error}") from None
+    try:
+        return msgspec.convert(value, RulesFile), lines
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        steps = _steps(where.rstrip("`"))
+        raise RulesError(f"{path.name}:{lines.of(steps)}: {_named(value, steps)}{reason}") from None
+
+
+def _steps(where: str) -> tuple[str | int, ...]:
+    """Turn msgspec's ``.rules[3].action`` into ``("rules", 3, "action")``."""
+    parts = where.replace("[", ".").replace("]", "").split(".")
+    return tuple(int(part) if part.isdigit() else part for part in parts if part)
+
+
+def _named(value: Any, steps: tuple[str | int, ...]) -> str:
+    """Return ``rule 'id': `` when the steps lead into a rule that has one."""
+    try:
+        return f"rule '{value['rules'][steps[1]]['id']}': " if steps[0] == "rules" else ""
+    except (LookupError, TypeError):
+        return ""

@@ -1,0 +1,294 @@
+"""Redacts OTLP messages in place: every string of every signal.
+
+What to look at follows from the protobuf descriptors, so that a string field of a later OTLP
+version cannot be forgotten; only what must never change is listed here. Fields that this version
+does not know are taken out, since nobody can look into them.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, cast
+
+import msgspec
+import structlog
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from sidecar.redaction.actions import DropRecordError
+from sidecar.redaction.engine import Redactor
+from sidecar.redaction.report import Report
+
+_log = structlog.get_logger(__name__)
+
+# One of these is one record: what is counted, and what is dropped when its redaction fails.
+_RECORDS = frozenset(
+    "opentelemetry.proto." + name
+    for name in (
+        "trace.v1.Span",
+        "logs.v1.LogRecord",
+        "metrics.v1.NumberDataPoint",
+        "metrics.v1.HistogramDataPoint",
+        "metrics.v1.ExponentialHistogramDataPoint",
+        "metrics.v1.SummaryDataPoint",
+    )
+)
+_KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
+_ANY_VALUE = "opentelemetry.proto.common.v1.AnyValue"
+# Names that other systems look things up by.
+_NEVER = frozenset({"opentelemetry.proto.metrics.v1.Metric.name"})
+
+
+class Outcome(msgspec.Struct):
+    """What a walk came to, in records.
+
+    Attributes:
+        kept: records that go on.
+        changed: of these, how many a rule changed.
+        failed: records that were taken out because their redaction failed.
+        dropped: records that a rule took out.
+        report: all findings.
+    """
+
+    kept: int = 0
+    changed: int = 0
+    failed: int = 0
+    dropped: int = 0
+    report: Report = msgspec.field(default_factory=Report)
+
+
+def redact_otlp(request: Message, redactor: Redactor, outcome: Outcome) -> Iterator[None]:
+    """Redact an ``Export*ServiceRequest`` in place, one record a step.
+
+    A generator, so that the caller can let others run between two records; it must be run to its
+    end before the message is passed on. What fails to be redacted is taken out of the message:
+    a record, or all records of a resource or scope whose own attributes fail.
+
+    Args:
+        request: the decoded message.
+        redactor: the rules for its signal.
+        outcome: takes the counts.
+    """
+    request.DiscardUnknownFields()
+    yield from _Walk(redactor, outcome).children(request)
+
+
+class _Field(msgspec.Struct, frozen=True):
+    name: str
+    key: str
+    repeated: bool
+    has_records: bool
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """What there is to look at in one message type."""
+
+    texts: tuple[_Field, ...]
+    attributes: tuple[_Field, ...]
+    values: tuple[_Field, ...]
+    messages: tuple[_Field, ...]
+
+
+@cache
+def _has_records(descriptor: Descriptor) -> bool:
+    return descriptor.full_name in _RECORDS or any(
+        _has_records(field.message_type)
+        for field in descriptor.fields
+        if field.message_type is not None
+        and field.message_type.full_name not in {_ANY_VALUE, _KEY_VALUE}
+    )
+
+
+@cache
+def _shape(descriptor: Descriptor) -> _Shape:
+    texts, attributes, values, messages = [], [], [], []
+    for field in descriptor.fields:
+        inner = field.message_type
+        row = _Field(
+            field.name,
+            f"{descriptor.name}.{field.name}".lower(),
+            bool(field.is_repeated),
+            inner is not None
+            and inner.full_name not in {_ANY_VALUE, _KEY_VALUE}
+            and _has_records(inner),
+        )
+        if inner is None:
+            if field.type == FieldDescriptor.TYPE_STRING and field.full_name not in _NEVER:
+                texts.append(row)
+        elif inner.full_name == _KEY_VALUE:
+            attributes.append(row)
+        elif inner.full_name == _ANY_VALUE:
+            values.append(row)
+        else:
+            messages.append(row)
+    return _Shape(tuple(texts), tuple(attributes), tuple(values), tuple(messages))
+
+
+class _Walk:
+    def __init__(self, redactor: Redactor, outcome: Outcome) -> None:
+        self._redactor = redactor
+        self._outcome = outcome
+
+    def children(self, message: Message) -> Iterator[None]:
+        """Redact what holds records, and then the records in it."""
+        shape = _shape(message.DESCRIPTOR)
+        for field in shape.messages:
+            if not field.has_records:
+                continue
+            if not field.repeated:
+                if message.HasField(field.name):
+                    yield from self.children(getattr(message, field.name))
+                continue
+            items = getattr(message, field.name)
+            gone = []
+            for index, item in enumerate(items):
+                if item.DESCRIPTOR.full_name in _RECORDS:
+                    if not self._record(item):
+                        gone.append(index)
+                    yield
+                elif self._own(item):
+                    yield from self.children(item)
+                else:
+                    gone.append(index)
+            for index in reversed(gone):
+                del items[index]
+
+    def _record(self, record: Message) -> bool:
+        """Redact one record; tell whether it may go on."""
+        report = Report()
+        try:
+            self._message(record, report)
+        except DropRecordError:
+            self._outcome.dropped += 1
+            return False
+        except Exception as error:
+            # Fails closed. The error's text may hold a piece of the record.
+            _log.error("record_not_redacted", error=type(error).__name__)
+            self._outcome.failed += 1
+            return False
+        self._outcome.kept += 1
+        self._outcome.changed += bool(report)
+        self._outcome.report.merge(report)
+        return True
+
+    def _own(self, holder: Message) -> bool:
+        """Redact what a resource, scope or metric says itself; tell whether it may go on."""
+        report = Report()
+        try:
+            self._message(holder, report)
+        except DropRecordError:
+            self._outcome.dropped += count_records(holder)
+            return False
+        except Exception as error:
+            _log.error("resource_not_redacted", error=type(error).__name__)
+            self._outcome.failed += count_records(holder)
+            return False
+        self._outcome.report.merge(report)
+        return True
+
+    def _message(self, message: Message, report: Report) -> None:
+        """Redact the strings of one message and of all in it that hold no records."""
+        shape = _shape(message.DESCRIPTOR)
+        for field in shape.texts:
+            self._text(message, field, report)
+        for field in shape.attributes:
+            self._attributes(getattr(message, field.name), "", report)
+        for field in shape.values:
+            if message.HasField(field.name):
+                value = getattr(message, field.name)
+                if not self._value(value, field.key, {}, report):
+                    message.ClearField(field.name)
+        for field in shape.messages:
+            if field.has_records:
+                continue
+            if field.repeated:
+                for item in getattr(message, field.name):
+                    self._message(item, report)
+            elif message.HasField(field.name):
+                self._message(getattr(message, field.name), report)
+
+    def _text(self, message: Message, field: _Field, report: Report) -> None:
+        text = getattr(message, field.name)
+        if not field.repeated:
+            if text:
+                changed = self._redactor.string(text, field.key, report, {})
+                if changed is not text:
+                    setattr(message, field.name, changed or "")
+            return
+        for index, item in enumerate(text):
+            changed = self._redactor.string(item, field.key, report, {})
+            if changed is not item:
+                text[index] = changed or ""
+
+    def _attributes(self, attributes: Any, prefix: str, report: Report) -> None:
+        siblings = {item.key: item.value.string_value for item in attributes}
+        gone = []
+        for index, item in enumerate(attributes):
+            key = f"{prefix}.{item.key}" if prefix else item.key
+            if not self._value(item.value, key, siblings, report):
+                gone.append(index)
+                continue
+            name = self._redactor.string(item.key, "", report, {})
+            if name is not item.key and name != item.key:
+                item.key = name or ""
+        for index in reversed(gone):
+            del attributes[index]
+
+    def _value(self, value: Any, key: str, siblings: dict[str, str], report: Report) -> bool:
+        """Redact one AnyValue at a key; tell whether it stays."""
+        kind = value.WhichOneof("value")
+        redactor = self._redactor
+        if kind == "string_value":
+            text = value.string_value
+            changed: Any = redactor.string(text, key, report, siblings)
+            if changed is not None and changed is not text:
+                value.string_value = changed
+        elif kind in {"int_value", "double_value", "bool_value"}:
+            number = getattr(value, kind)
+            changed = redactor.number(number, key, report, siblings)
+            if isinstance(changed, str):
+                value.string_value = changed
+        elif kind == "bytes_value":
+            return self._bytes(value, key, siblings, report)
+        elif kind in {"array_value", "kvlist_value"}:
+            changed = redactor.container(key, report, siblings, "")
+            if isinstance(changed, str):
+                value.string_value = changed
+            elif changed and not redactor.ignores(key):
+                self._items(value, cast(str, kind), key, report)
+        else:
+            return True
+        return changed is not None
+
+    def _items(self, value: Any, kind: str, key: str, report: Report) -> None:
+        if kind == "kvlist_value":
+            self._attributes(value.kvlist_value.values, key, report)
+            return
+        items = value.array_value.values
+        gone = [i for i, item in enumerate(items) if not self._value(item, key, {}, report)]
+        for index in reversed(gone):
+            del items[index]
+
+    def _bytes(self, value: Any, key: str, siblings: dict[str, str], report: Report) -> bool:
+        try:
+            text = value.bytes_value.decode()
+        except UnicodeDecodeError:
+            return True  # not text: an image, a digest
+        changed = self._redactor.string(text, key, report, siblings)
+        if changed is not None and changed is not text:
+            value.bytes_value = changed.encode()
+        return changed is not None
+
+
+def count_records(message: Message) -> int:
+    """Return how many spans, log records or datapoints a message holds."""
+    if message.DESCRIPTOR.full_name in _RECORDS:
+        return 1
+    count = 0
+    for field in _shape(message.DESCRIPTOR).messages:
+        if field.has_records:
+            inner = getattr(message, field.name)
+            if field.repeated:
+                count += sum(count_records(item) for item in inner)
+            elif message.HasField(field.name):
+                count += count_records(inner)
+    return count
