@@ -10,6 +10,7 @@ cannot make stable raises, and the walker drops the record.
 """
 
 import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ from sidecar.redaction.rules import RULE_SIGNALS, Rule, Rules, RulesError, RuleS
 from sidecar.redaction.views import View, percent_encode, views
 
 _MAX_PASSES = 16
+# A placeholder is longer than what it replaces, but not by this much.
+_MAX_GROWTH = 32
 _MAX_PLANS = 4096
 # What rules write is not looked at again, plain or percent-encoded.
 _WRITTEN = re2.compile(
@@ -105,6 +108,9 @@ class _Edit(msgspec.Struct, frozen=True):
     end: int
     text: str
     rule: Rule
+
+    def begin(self) -> int:
+        return self.start
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -249,15 +255,21 @@ class Redactor:
     ) -> str:
         """Change what is found until nothing is; ``origin`` is where findings are reported."""
         trail: list[list[_Edit]] = []
+        longest = _MAX_GROWTH * len(text) + 4096
         for _ in range(_MAX_PASSES):
             edits = self._edits(text, plan, in_url)
             if not edits:
                 return text
             for edit in edits:
-                start, end = origin or _origin(edit.start, edit.end, trail)
+                if origin is not None or not report.detailed:
+                    start, end = origin or (0, 0)
+                else:
+                    start, end = _origin(edit.start, edit.end, trail)
                 report.add(edit.rule.id, key, start, end, pointer)
             trail.append(edits)
             text = _apply(text, edits)
+            if len(text) > longest:
+                break
         raise UnstableError
 
     def _edits(self, text: str, plan: _Plan, in_url: bool) -> list[_Edit]:
@@ -302,9 +314,11 @@ class Redactor:
         edits: list[_Edit] = []
         for match in sorted(matches, key=_Match.rank):
             start, end, finder = match.start, match.end, match.finder
-            if any(start < edit.end and edit.start < end for edit in edits):
+            place = bisect_left(edits, end, key=_Edit.begin)
+            if place and edits[place - 1].end > start:
                 continue
-            if any(low <= start and end <= high for low, high in written):
+            before = bisect_right(written, (start, sys.maxsize)) - 1
+            if before >= 0 and end <= written[before][1]:
                 continue
             value = match.view.text[match.view_start : match.view_end]
             changed = value if finder.excepted(value) else finder.change(value)
@@ -313,8 +327,7 @@ class Redactor:
             if in_url and not match.view.depth:
                 changed = percent_encode(changed)
             changed = match.view.write(match.view_start, match.view_end, changed)
-            edits.append(_Edit(start, end, changed, finder.rule))
-        edits.sort(key=lambda edit: edit.start)
+            edits.insert(place, _Edit(start, end, changed, finder.rule))
         return edits
 
 

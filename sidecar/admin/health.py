@@ -1,0 +1,162 @@
+"""Health: what kubelet, Prometheus and people are told of the process."""
+
+from typing import Literal
+
+import msgspec
+from prometheus_client.exposition import choose_encoder
+
+from sidecar.cache.tiers import Cache
+from sidecar.http.messages import Request, Response, json_response
+from sidecar.http.routing import Body, Route
+from sidecar.metrics import REGISTRY
+from sidecar.pipeline.dispatch import Pipeline
+from sidecar.redaction.engine import Engine
+
+
+class Check(msgspec.Struct):
+    """One part of the process: whether it works, and one line about it."""
+
+    ok: bool
+    detail: str
+
+
+class HealthResponse(msgspec.Struct):
+    """What `GET /health` answers."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    version: str
+    redis_connected: bool
+    loki_configured: bool
+    checks: dict[str, Check]
+
+
+class ServiceResponse(msgspec.Struct):
+    """What `GET /healthz` answers."""
+
+    ok: bool
+    service: str
+
+
+class ProbeResponse(msgspec.Struct):
+    """What `GET /livez` and `GET /readyz` answer."""
+
+    ok: bool
+
+
+class Health:
+    """The state of the process.
+
+    Args:
+        version: reported by `GET /health`.
+        cache, pipeline, engine: what is looked at.
+        redis_configured, loki_configured: by the settings.
+
+    Attributes:
+        started: all listeners accept.
+        stopping: the process is on its way out.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        cache: Cache,
+        pipeline: Pipeline,
+        engine: Engine,
+        *,
+        redis_configured: bool,
+        loki_configured: bool,
+    ) -> None:
+        self._version = version
+        self._cache = cache
+        self._pipeline = pipeline
+        self._engine = engine
+        self._redis_configured = redis_configured
+        self._loki_configured = loki_configured
+        self.started = False
+        self.stopping = False
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether requests should come here."""
+        return self.started and not self.stopping
+
+    def report(self) -> HealthResponse:
+        """Return the whole state.
+
+        ``unhealthy`` while it starts or stops; ``degraded`` when Redis is configured and away or
+        an exporter fails, since requests are still answered then.
+        """
+        checks = {
+            "rules": Check(True, f"{len(self._engine.rules.rules)} rules in force"),
+            "redis": self._redis_check(),
+        }
+        for state in self._pipeline.states:
+            detail = "exporting" if state.ok else f"failing: {state.error}"
+            checks[f"exporter_{state.name}"] = Check(state.ok, detail)
+        good = all(check.ok for check in checks.values())
+        return HealthResponse(
+            "unhealthy" if not self.ready else "healthy" if good else "degraded",
+            self._version,
+            self._cache.redis_connected,
+            self._loki_configured,
+            checks,
+        )
+
+    def _redis_check(self) -> Check:
+        if not self._redis_configured:
+            return Check(True, "not configured; the cache is in memory")
+        if self._cache.redis_connected:
+            return Check(True, "connected")
+        return Check(False, "not reachable; the cache is in memory until it is")
+
+
+def routes(health: Health) -> list[Route]:
+    """Return the routes that both the API and the cluster's listener have."""
+
+    async def full(_: Request) -> Response:
+        return json_response(health.report())
+
+    async def service(_: Request) -> Response:
+        return json_response(ServiceResponse(True, "telemetry-cache"))
+
+    async def live(_: Request) -> Response:
+        return json_response(ProbeResponse(True))
+
+    async def ready(_: Request) -> Response:
+        return json_response(ProbeResponse(health.ready), 200 if health.ready else 503)
+
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(200, {"content-type": content_type}, encode(REGISTRY))
+
+    probe = {
+        200: Body("Yes.", {"application/json": ProbeResponse}),
+        503: Body("No.", {"application/json": ProbeResponse}),
+    }
+    table = [
+        ("/health", full, "The state of every part", {200: _json("The state.", HealthResponse)}),
+        ("/healthz", service, "Which service this is", {200: _json("It.", ServiceResponse)}),
+        ("/livez", live, "Is the process alive?", probe),
+        ("/readyz", ready, "Should requests come here?", probe),
+        (
+            "/metrics",
+            metrics,
+            "Prometheus metrics (OpenMetrics on request)",
+            {200: Body("The metrics.", {"text/plain": str, "application/openmetrics-text": str})},
+        ),
+    ]
+    return [
+        Route(
+            method="GET",
+            path=path,
+            handler=handler,
+            summary=summary,
+            tag="Health and metrics",
+            responses=responses,
+        )
+        for path, handler, summary, responses in table
+    ]
+
+
+def _json(description: str, kind: type[msgspec.Struct]) -> Body:
+    return Body(description, {"application/json": kind})

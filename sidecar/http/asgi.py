@@ -1,0 +1,230 @@
+"""From ASGI to handlers and back: an ASGI 3 application made of a table of routes.
+
+Direct routes go straight from the ASGI scope to their handler. Every other path goes to the
+fallback application, if there is one. No handler can break a connection or cause more than a 500.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from types import TracebackType
+from typing import Any
+
+import structlog
+import trio
+
+from sidecar import metrics
+from sidecar.http.messages import Disconnected, HTTPError, Request, Response, problem
+from sidecar.http.routing import Route, Router
+
+_log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# What is read and thrown away of a body that its handler refused: a body up to this size keeps
+# its connection; on any other the client is told to close it.
+DRAIN_BYTES = 64 * 1024
+# How long a client may take to read a refusal while it still sends: closing at once would reset
+# the connection, and the refusal would be lost with it (RFC 9112 section 9.6).
+LINGER_SECONDS = 2.0
+# The largest body that the fallback gets; cold routes take none or a small one.
+_FALLBACK_BYTES = 64 * 1024
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
+
+
+class _Exchange:
+    """One request and its response: what is left of the body, and what was answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
+        self._asgi_receive = receive
+        self._send = send
+        self._route = route
+        self._http1 = scope["http_version"].startswith("1")
+        self._ended = False
+        self.answered = False
+        self.request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers=join_headers(scope["headers"]),
+            receive=self.receive,
+        )
+        if self._http1 and not _announces_body(self.request):
+            self._ended = True
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the body, ``b""`` at its end; raises `Disconnected`."""
+        while not self._ended:
+            message = await self._asgi_receive()
+            if message["type"] == "http.disconnect":
+                self._ended = True
+                raise Disconnected
+            self._ended = not message.get("more_body", False)
+            if body := message.get("body", b""):
+                return bytes(body)
+        return b""
+
+    async def respond(self, response: Response) -> None:
+        """Send the response, then take what is left of the body off the connection."""
+        headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in response.headers.items()]
+        # RFC 9110 section 8.6: these have no content, so no length.
+        if response.status >= 200 and response.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(response.body)))
+        if self._http1 and not self._ended and not _is_short(self.request):
+            headers.append((b"connection", b"close"))
+        await self._start(
+            {"type": "http.response.start", "status": response.status, "headers": headers}
+        )
+        body = b"" if self.request.method == "HEAD" else response.body
+        if not self._ended:
+            # The client has the whole response now, and may stop sending.
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            body = b""
+            await self._drain()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, message: Message) -> None:
+        # Counted before it is sent, so that who has the answer finds it counted.
+        self.answered = True
+        method = self.request.method if self.request.method in _METHODS else "other"
+        metrics.HTTP_REQUESTS.labels(self._route, method, message["status"]).inc()
+        await self._send(message)
+
+    async def _drain(self) -> None:
+        # The server hands on a body through a bounded queue and waits when that is full, also
+        # when it has to tell the end of the exchange; so an unread body would hang it.
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                while await self.receive():
+                    pass
+            except Disconnected:
+                pass
+
+    async def pass_on(self, app: ASGIApp, scope: Scope, body: bytes) -> None:
+        """Let another application answer; it gets the body in one piece."""
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await self._asgi_receive()
+
+        async def send(message: Message) -> None:
+            is_start = message["type"] == "http.response.start"
+            await (self._start if is_start else self._send)(message)
+
+        await app(scope, receive, send)
+
+
+def join_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return ASGI headers as `Request` has them."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _announces_body(request: Request) -> bool:
+    # RFC 9112 section 6.3: in HTTP/1.1 a request without these has no body.
+    length = request.headers.get("content-length", "0")
+    return "transfer-encoding" in request.headers or length.strip("0") != ""
+
+
+def _is_short(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdecimal() and len(length) < 10 and int(length) <= DRAIN_BYTES
+
+
+class Application:
+    """An ASGI 3 application.
+
+    Args:
+        routes: all that this listener serves; those that are not direct are the fallback's.
+        fallback: the application for every path without a direct route, or None.
+    """
+
+    def __init__(self, routes: list[Route], *, fallback: ASGIApp | None = None) -> None:
+        self._router = Router([route for route in routes if route.direct])
+        self._paths = {route.path for route in routes}
+        self._fallback = fallback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope: ``http`` or ``lifespan``; a ``websocket`` is refused."""
+        if scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await (self._fallback or _lifespan)(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        route = scope["path"] if scope["path"] in self._paths else "other"
+        exchange = _Exchange(scope, receive, send, route)
+        try:
+            response = await self._answer(exchange, scope)
+            if response is not None:
+                await exchange.respond(response)
+        except Disconnected:
+            return
+        except Exception as error:  # such as a header of the handler's that HTTP does not allow
+            log_failure(error)
+            return
+        metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - started)
+
+    async def _answer(self, exchange: _Exchange, scope: Scope) -> Response | None:
+        """Return the response, or None when the fallback has sent it."""
+        try:
+            if self._fallback is not None and exchange.request.path not in self._router:
+                body = await _read_small(exchange.request)
+                await exchange.pass_on(self._fallback, scope, body)
+                return None
+            return await self._router(exchange.request)
+        except HTTPError as error:
+            return problem(error)
+        except Disconnected:
+            raise
+        except Exception as error:
+            log_failure(error)
+            if exchange.answered:
+                return None
+            return problem(HTTPError(500, "The sidecar failed; its log says where."))
+
+
+async def _read_small(request: Request) -> bytes:
+    body = bytearray()
+    with trio.move_on_after(LINGER_SECONDS):
+        while piece := await request.receive():
+            body += piece
+            if len(body) > _FALLBACK_BYTES:
+                raise HTTPError(413, f"The body is larger than {_FALLBACK_BYTES} bytes.")
+        return bytes(body)
+    raise HTTPError(408, "The body did not arrive in time.")
+
+
+async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
+    while True:
+        stage = (await receive())["type"]
+        await send({"type": f"{stage}.complete"})
+        if stage == "lifespan.shutdown":
+            return
+
+
+def log_failure(error: BaseException) -> None:
+    """Log the type of an unexpected exception and where it came from.
+
+    Its text is left out, and so are the values in its frames: both may hold a payload.
+    """
+    _log.error("handler_failed", error=type(error).__name__, stack=_stack(error.__traceback__))
+
+
+def _stack(traceback: TracebackType | None) -> list[str]:
+    places = []
+    while traceback is not None:
+        module = traceback.tb_frame.f_globals.get("__name__", "?")
+        places.append(f"{module}:{traceback.tb_lineno}")
+        traceback = traceback.tb_next
+    return places

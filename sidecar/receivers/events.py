@@ -1,0 +1,163 @@
+"""The receiver of events: ``POST /log`` and ``POST /log/batch``."""
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import trio
+
+from sidecar.http.body import decode_json, media_type, read_body, read_json
+from sidecar.http.messages import HTTPError, Request, Response, json_response
+from sidecar.http.routing import Body, Route, problems
+from sidecar.pipeline.queue import QueueFull
+from sidecar.receivers.intake import Event, Intake, NotRedactedError, StoppingError
+from sidecar.receivers.otlp_http import try_later
+from sidecar.redaction.actions import DropRecordError
+from sidecar.redaction.report import Report
+
+_BATCH_TYPES = frozenset({"", "application/json", "application/x-ndjson", "application/jsonl"})
+
+
+class LogRequest(msgspec.Struct):
+    """One event as a client sends it."""
+
+    event: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    payload: dict[str, Any]
+    timestamp: str | None = None
+
+
+class LogResponse(msgspec.Struct):
+    """The acknowledgement of one event."""
+
+    event_id: str
+    redacted_fields: list[str]
+    status: str = "logged"
+
+
+class Rejection(msgspec.Struct):
+    """A record of a batch that was not taken: its place, counted from 0, and why."""
+
+    index: int
+    detail: str
+
+
+class BatchResponse(msgspec.Struct):
+    """The acknowledgement of a batch."""
+
+    accepted: int
+    rejected: list[Rejection]
+
+
+_EXAMPLE = {"event": "chat_completed", "payload": {"model": "gpt-mini", "user_id": "u-42"}}
+
+
+def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
+    """Return the routes of this receiver."""
+
+    async def log(request: Request) -> Response:
+        try:
+            intake.check_open()
+            event = _event(await read_json(request, LogRequest, max_body_bytes))
+            report = intake.redact_event(event)
+            await intake.events([event], [report])
+        except NotRedactedError as error:
+            raise HTTPError(422, str(error)) from None
+        except DropRecordError:
+            return json_response(LogResponse(event.event_id, []))
+        except (QueueFull, StoppingError) as error:
+            raise try_later(error) from None
+        return json_response(LogResponse(event.event_id, list(report.fields)))
+
+    async def log_batch(request: Request) -> Response:
+        if media_type(request) not in _BATCH_TYPES:
+            raise HTTPError(
+                415,
+                "The body must be application/json or application/x-ndjson.",
+                {"accept": "application/json, application/x-ndjson"},
+            )
+        try:
+            intake.check_open()
+            body = await read_body(request, max_body_bytes)
+            return json_response(await _batch(intake, body))
+        except (QueueFull, StoppingError) as error:
+            raise try_later(error) from None
+
+    refusals = problems(
+        _400="Malformed JSON.",
+        _413="Too large.",
+        _415="Unknown media type or coding.",
+        _422="Valid JSON of another shape; the detail names the field.",
+        _429="The queue is full; Retry-After says when to come back.",
+        _503="Shutting down.",
+    )
+    return [
+        Route(
+            method="POST",
+            path="/log",
+            handler=log,
+            summary="Log one event, redacted",
+            tag="Events",
+            request=Body("The event.", {"application/json": LogRequest}, _EXAMPLE),
+            responses={200: Body("Logged.", {"application/json": LogResponse}), **refusals},
+        ),
+        Route(
+            method="POST",
+            path="/log/batch",
+            handler=log_batch,
+            summary="Log many events, as NDJSON or a JSON array",
+            tag="Events",
+            request=Body(
+                "The events.",
+                {"application/json": list[LogRequest], "application/x-ndjson": str},
+                [_EXAMPLE],
+            ),
+            responses={
+                200: Body("The good ones are logged.", {"application/json": BatchResponse}),
+                **{status: body for status, body in refusals.items() if status != 422},
+            },
+        ),
+    ]
+
+
+def _event(given: LogRequest) -> Event:
+    payload_timestamp = given.payload.get("timestamp")
+    timestamp = given.timestamp or (payload_timestamp if isinstance(payload_timestamp, str) else "")
+    return Event(
+        event_id=str(uuid.uuid4()),
+        event=given.event,
+        timestamp=timestamp or datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        payload=given.payload,
+    )
+
+
+async def _batch(intake: Intake, body: bytes) -> BatchResponse:
+    events: list[Event] = []
+    reports: list[Report] = []
+    rejected: list[Rejection] = []
+    dropped = 0
+    for index, record in enumerate(_records(body)):
+        # Each record is small; between two of them others may run.
+        await trio.lowlevel.checkpoint()
+        try:
+            event = _event(decode_json(record, LogRequest))
+            reports.append(intake.redact_event(event))
+            events.append(event)
+        except HTTPError as error:
+            rejected.append(Rejection(index, error.detail))
+        except NotRedactedError as error:
+            rejected.append(Rejection(index, str(error)))
+        except DropRecordError:
+            dropped += 1
+    if events:
+        await intake.events(events, reports)
+    return BatchResponse(len(events) + dropped, rejected)
+
+
+def _records(body: bytes) -> Iterator[bytes | msgspec.Raw]:
+    """Yield each record of a JSON array or of NDJSON, still encoded; blank lines are none."""
+    if body.lstrip()[:1] == b"[":
+        yield from decode_json(body, list[msgspec.Raw])
+    else:
+        yield from (line for line in body.splitlines() if line.strip())
