@@ -4,10 +4,9 @@ One nursery owns every task. The start makes the parts from the inside out and o
 the stop goes the other way: not ready, no new requests, what is in flight, the queue, the rest.
 """
 
+import math
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack
 from functools import partial
 
 import msgspec
@@ -49,19 +48,24 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Sidecar:
-    """All parts of the process, made but not started.
+    """All parts of the process, made but not started: `listen`, then `run`.
 
     Args:
         settings: checked ones.
 
     Raises:
         RulesError: the rules folder cannot be used.
+        SettingsError: a setting cannot be used after all.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stopping = trio.Event()
-        engine = Engine(load_rules(settings.rules_dir), settings.sidecar_hash_key.encode())
+        self._drain_ends = math.inf
+        self._listeners: list[Listener] = []
+        self._engine = engine = Engine(
+            load_rules(settings.rules_dir), settings.sidecar_hash_key.encode()
+        )
         redactions = Redactions()
         self.cache = Cache.from_url(settings.redis_url, settings.sidecar_cache_bytes)
         self.pipeline = Pipeline(
@@ -90,94 +94,111 @@ class Sidecar:
         metrics.BUILD_INFO.labels(settings.telemetry_cache_version).set(1)
         metrics.RULES.set(len(engine.rules.rules))
 
-    def stop(self) -> None:
-        """Begin the stop: not ready from now on."""
-        self.health.stopping = True
-        self._stopping.set()
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop` is called, then finish what is in flight and flush the queue.
+    def listen(self) -> None:
+        """Bind every port, so that one that is taken is known before anything runs.
 
         Raises:
             StartError: a port cannot be had.
         """
-        drain_seconds = self.settings.sidecar_drain_seconds
-        with ExitStack() as sockets:
-            listeners = [sockets.enter_context(listener) for listener in self._listeners()]
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self.cache.run)
-                nursery.start_soon(self.pipeline.run)
-                async with trio.open_nursery() as servers:
-                    for listener in listeners:
-                        await servers.start(
-                            partial(
-                                serve,
-                                listener.app,
-                                listener.sock,
-                                stopping=self._stopping,
-                                grace_seconds=drain_seconds,
-                            )
-                        )
-                    self.health.started = True
-                    self._log_ready(listeners)
-                    task_status.started()
-                with trio.move_on_after(drain_seconds):
-                    await self.pipeline.drained()
-                nursery.cancel_scope.cancel()
-        _log.info("stopped")
-
-    def _listeners(self) -> Iterator[Listener]:
-        """Bind every socket, so that a taken port is known before anything runs."""
         settings = self.settings
         host = settings.sidecar_host
-        api = Application(
-            self._api,
-            fallback=create_app(self._api, document(self._api, settings.telemetry_cache_version)),
-        )
+        documented = document(self._api, settings.telemetry_cache_version)
+        api = Application(self._api, fallback=create_app(self._api, documented))
         otlp = Application(self._otlp)
         admin = Application(self._admin)
-        for name, variable, listen_host, port, app in (
-            ("api", "SIDECAR_PORT", host, settings.sidecar_port, api),
-            ("otlp_http", "SIDECAR_OTLP_HTTP_PORT", host, settings.sidecar_otlp_http_port, otlp),
-            (
-                "otlp_grpc",
-                "SIDECAR_OTLP_GRPC_PORT",
-                host,
-                settings.sidecar_otlp_grpc_port,
-                self._grpc,
-            ),
-            (
-                "metrics",
-                "PROMETHEUS_PORT",
-                settings.sidecar_metrics_host,
-                settings.prometheus_port,
-                admin,
-            ),
+        for name, at, port, app in (
+            ("SIDECAR_PORT", host, settings.sidecar_port, api),
+            ("SIDECAR_OTLP_HTTP_PORT", host, settings.sidecar_otlp_http_port, otlp),
+            ("SIDECAR_OTLP_GRPC_PORT", host, settings.sidecar_otlp_grpc_port, self._grpc),
+            ("PROMETHEUS_PORT", settings.sidecar_metrics_host, settings.prometheus_port, admin),
         ):
-            if port:
-                try:
-                    sock = bind(listen_host, port)
-                except OSError as error:
-                    raise StartError(
-                        f"{variable}='{port}': cannot listen on {listen_host}:{port}: "
-                        f"{error.strerror}"
-                    ) from None
-                yield Listener(name, sock, app)
+            if not port:
+                continue
+            try:
+                self._listeners.append(Listener(name, bind(at, port), app))
+            except OSError as error:
+                self.close()
+                reason = error.strerror or str(error)
+                raise StartError(f"{name}='{port}': cannot listen on {at}: {reason}") from None
 
-    def _log_ready(self, listeners: list[Listener]) -> None:
+    def close(self) -> None:
+        """Close every socket."""
+        for listener in self._listeners:
+            listener.sock.close()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, finish what is in flight, flush the queue.
+
+        What is in flight and the queue together have ``SIDECAR_DRAIN_SECONDS``; a second signal
+        ends that early.
+        """
+        *receiving, admin = self._listeners
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._stop_on_signal, nursery.cancel_scope)
+            await nursery.start(self.cache.run)
+            nursery.start_soon(self.pipeline.run)
+            # Until it is cancelled at the end, so that kubelet and Prometheus can see the stop.
+            await self._serve(nursery, admin, until=trio.Event())
+            async with trio.open_nursery() as receivers:
+                for listener in receiving:
+                    await self._serve(receivers, listener, until=self._stopping)
+                self.health.started = True
+                self._log_ready()
+            with trio.CancelScope(deadline=self._drain_ends):
+                await self.pipeline.drained()
+            nursery.cancel_scope.cancel()
+        _log.info("stopped")
+
+    async def _serve(self, nursery: trio.Nursery, listener: Listener, until: trio.Event) -> None:
+        grace = self.settings.sidecar_drain_seconds
+        await nursery.start(
+            partial(serve, listener.app, listener.sock, stopping=until, grace_seconds=grace)
+        )
+
+    async def _stop_on_signal(
+        self, everything: trio.CancelScope, task_status: trio.TaskStatus[None]
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                if self._stopping.is_set():
+                    everything.cancel()
+                    return
+                _log.info("stopping", signal=signal.Signals(number).name)
+                self._drain_ends = trio.current_time() + self.settings.sidecar_drain_seconds
+                self.health.stopping = True
+                self._stopping.set()
+
+    def _log_ready(self) -> None:
+        ports = {
+            listener.name.lower(): listener.sock.getsockname()[1] for listener in self._listeners
+        }
         _log.info(
             "ready",
             version=self.settings.telemetry_cache_version,
+            rules=len(self._engine.rules.rules),
             exporters=self.settings.exporters,
-            **{listener.name: listener.sock.getsockname()[1] for listener in listeners},
+            **ports,
         )
+        _log.info("point_open_webui_here", **open_webui_environ(self.settings))
 
 
-async def stop_on_signal(sidecar: Sidecar, task_status: trio.TaskStatus[None]) -> None:
-    """Stop the sidecar on SIGTERM or SIGINT; a second one ends the process at once."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            _log.info("stopping", signal=signal.Signals(number).name)
-            sidecar.stop()
-            return
+def open_webui_environ(settings: Settings) -> dict[str, str]:
+    """Return the variables that make an Open WebUI beside this sidecar export to it."""
+    signals = ("ENABLE_OTEL_TRACES", "ENABLE_OTEL_METRICS", "ENABLE_OTEL_LOGS")
+    common = dict.fromkeys(("ENABLE_OTEL", *signals), "true")
+    if settings.sidecar_otlp_grpc_port:
+        return {
+            **common,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{settings.sidecar_otlp_grpc_port}",
+            "OTEL_EXPORTER_OTLP_INSECURE": "true",
+        }
+    # Its HTTP exporter posts to the address as it is, so each signal needs its own.
+    base = f"http://127.0.0.1:{settings.sidecar_otlp_http_port or settings.sidecar_port}/v1"
+    return {
+        **common,
+        "OTEL_OTLP_SPAN_EXPORTER": "http",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"{base}/traces",
+        "OTEL_METRICS_EXPORTER_OTLP_ENDPOINT": f"{base}/metrics",
+        "OTEL_LOGS_EXPORTER_OTLP_ENDPOINT": f"{base}/logs",
+    }

@@ -11,13 +11,7 @@ from functools import partial
 import structlog
 
 from sidecar import __version__
-from sidecar.settings import (
-    Settings,
-    SettingsError,
-    describe,
-    load_settings,
-    unknown_variables,
-)
+from sidecar.settings import SettingsError, describe, load_settings, unknown_variables
 
 _RUN_HELP = """\
 Take telemetry in, redact it, pass it on. All settings are environment variables; the README
@@ -61,15 +55,8 @@ def _run() -> int:
     import trio
 
     from sidecar import logs
-    from sidecar.app import Sidecar, StartError, stop_on_signal
+    from sidecar.app import Sidecar, StartError
     from sidecar.redaction.rules import RulesError
-
-    async def serve(settings: Settings) -> None:
-        sidecar = Sidecar(settings)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(stop_on_signal, sidecar)
-            await sidecar.run()
-            nursery.cancel_scope.cancel()
 
     try:
         settings = load_settings(os.environ)
@@ -78,7 +65,12 @@ def _run() -> int:
         log.debug("settings", **describe(settings))
         for variable in unknown_variables(os.environ):
             log.warning("unknown_variable", variable=variable)
-        trio.run(serve, settings, strict_exception_groups=False)
+        sidecar = Sidecar(settings)
+        sidecar.listen()
+        try:
+            trio.run(sidecar.run)
+        finally:
+            sidecar.close()
     except (SettingsError, RulesError, StartError) as error:
         print(f"sidecar: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -5,6 +5,7 @@ import binascii
 import html
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
@@ -82,10 +83,8 @@ def readings(text: str) -> set[str]:
             found.add(unquote_plus(known))
             found.add(html.unescape(known))
             found.add(re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), known))
-            try:
+            with suppress(binascii.Error, ValueError):
                 found.add(base64.b64decode(known + "=" * (-len(known) % 4), "-_", True).decode())
-            except (binascii.Error, ValueError):
-                pass
     return found
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,6 @@ from typing import Any
 
 import httpx2
 import msgspec
-
-from tests.collector import unused_port
 
 READY_SECONDS = 30.0
 
@@ -29,18 +28,31 @@ class SidecarProcess:
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        names = ("SIDECAR_PORT", "SIDECAR_OTLP_HTTP_PORT", "SIDECAR_OTLP_GRPC_PORT", "PROMETHEUS_PORT")
-        ports = {name: environ.get(name) or str(unused_port()) for name in names}
+        names = (
+            "SIDECAR_PORT",
+            "SIDECAR_OTLP_HTTP_PORT",
+            "SIDECAR_OTLP_GRPC_PORT",
+            "PROMETHEUS_PORT",
+        )
+        ports = {name: environ.get(name) or str(_unused_port()) for name in names}
         self.url = f"http://127.0.0.1:{ports['SIDECAR_PORT']}"
         self.otlp_http_url = f"http://127.0.0.1:{ports['SIDECAR_OTLP_HTTP_PORT']}"
         self.grpc_target = f"127.0.0.1:{ports['SIDECAR_OTLP_GRPC_PORT']}"
         self.metrics_url = f"http://127.0.0.1:{ports['PROMETHEUS_PORT']}"
-        self._output = tempfile.TemporaryFile()
-        self._errors = tempfile.TemporaryFile()
-        inherited = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME"} or "COVERAGE" in k}
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        inherited = {
+            k: v for k, v in os.environ.items() if k in {"PATH", "HOME"} or "COVERAGE" in k
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sidecar", "run"],
-            env={**inherited, "REDIS_URL": "", "SIDECAR_METRICS_HOST": "127.0.0.1", **environ, **ports},
+            env={
+                **inherited,
+                "REDIS_URL": "",
+                "SIDECAR_METRICS_HOST": "127.0.0.1",
+                **environ,
+                **ports,
+            },
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._errors,
@@ -85,6 +97,12 @@ class SidecarProcess:
                 self.process.wait(10)
         self._output.close()
         self._errors.close()
+
+
+def _unused_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def _content(file: Any) -> bytes:

@@ -28,12 +28,12 @@ class LogRequest(msgspec.Struct):
     timestamp: str | None = None
 
 
-class LogResponse(msgspec.Struct):
+class LogResponse(msgspec.Struct, kw_only=True):
     """The acknowledgement of one event."""
 
+    status: str = "logged"
     event_id: str
     redacted_fields: list[str]
-    status: str = "logged"
 
 
 class Rejection(msgspec.Struct):
@@ -65,10 +65,12 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
         except NotRedactedError as error:
             raise HTTPError(422, str(error)) from None
         except DropRecordError:
-            return json_response(LogResponse(event.event_id, []))
+            return json_response(LogResponse(event_id=event.event_id, redacted_fields=[]))
         except (QueueFull, StoppingError) as error:
             raise try_later(error) from None
-        return json_response(LogResponse(event.event_id, list(report.fields)))
+        return json_response(
+            LogResponse(event_id=event.event_id, redacted_fields=list(report.fields))
+        )
 
     async def log_batch(request: Request) -> Response:
         if media_type(request) not in _BATCH_TYPES:

@@ -8,6 +8,7 @@ import base64
 import time
 from urllib.parse import quote
 
+import trio
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import code_pb2
@@ -29,6 +30,7 @@ from sidecar.receivers.otlp import (
 )
 
 _FRAME_HEAD = 5  # one byte: compressed or not; four: the length, big-endian
+_DRAIN_SECONDS = 2.0
 _ENCODINGS = ("identity", "gzip", "deflate")
 _SIGNALS = {otlp.grpc_path: otlp for otlp in OTLP_SIGNALS}
 
@@ -47,6 +49,32 @@ class GrpcError(Exception):
         self.code = code
         self.detail = detail
         self.retry_after = retry_after
+
+
+class _Body:
+    """What a client sends in one call."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self.ended = False
+
+    async def receive(self) -> bytes:
+        """Return the next piece; raises `Disconnected`."""
+        event = await self._receive()
+        self.ended = not event.get("more_body", False)
+        if event["type"] == "http.disconnect":
+            raise Disconnected
+        return bytes(event.get("body", b""))
+
+    async def drain(self) -> None:
+        """Throw away what still comes of a call that is refused.
+
+        The server ends the whole connection, with all other calls on it, when data arrives for a
+        stream that it has closed.
+        """
+        with trio.move_on_after(_DRAIN_SECONDS):
+            while not self.ended:
+                await self.receive()
 
 
 class GrpcReceiver:
@@ -71,8 +99,9 @@ class GrpcReceiver:
             await _not_grpc(scope, send)
             return
         started = time.perf_counter()
+        body = _Body(receive)
         try:
-            code, frame, trailers = code_pb2.OK, await self._call(scope, headers, receive), []
+            code, frame, trailers = code_pb2.OK, await self._call(scope, headers, body), []
         except Disconnected:
             return
         except GrpcError as error:
@@ -80,19 +109,23 @@ class GrpcReceiver:
         except Exception as error:
             log_failure(error)
             code, frame, trailers = code_pb2.INTERNAL, b"", []
+        try:
+            await body.drain()
+        except Disconnected:
+            return
         route = scope["path"] if scope["path"] in _SIGNALS else "other"
         # Counted before it is sent, so that who has the answer finds it counted.
         metrics.HTTP_REQUESTS.labels(route, "POST", code_pb2.Code.Name(code)).inc()
         metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - started)
         await _respond(send, frame, [(b"grpc-status", b"%d" % code), *trailers])
 
-    async def _call(self, scope: Scope, headers: dict[str, bytes], receive: Receive) -> bytes:
+    async def _call(self, scope: Scope, headers: dict[str, bytes], stream: "_Body") -> bytes:
         otlp = _SIGNALS.get(scope["path"])
         if otlp is None:
             raise GrpcError(code_pb2.UNIMPLEMENTED, "There is no such method here.")
         try:
             self._intake.check_open()
-            message = await self._read(otlp, headers, receive)
+            message = await self._read(otlp, headers, stream)
             failed = await self._intake.otlp(otlp.signal, message, "grpc")
         except MalformedError as error:
             raise _refused(otlp, code_pb2.INVALID_ARGUMENT, str(error)) from None
@@ -111,16 +144,12 @@ class GrpcReceiver:
         body = response(otlp, failed).SerializeToString()
         return b"\0" + len(body).to_bytes(4, "big") + body
 
-    async def _read(self, otlp: OtlpSignal, headers: dict[str, bytes], receive: Receive) -> Message:
+    async def _read(self, otlp: OtlpSignal, headers: dict[str, bytes], stream: "_Body") -> Message:
         """Read the one message of a call."""
         data = bytearray()
-        more = True
-        while more:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise Disconnected
-            data += event.get("body", b"")
-            more = event.get("more_body", False)
+        announced = 0
+        while not stream.ended:
+            data += await stream.receive()
             announced = int.from_bytes(data[1:_FRAME_HEAD], "big")
             if max(announced, len(data) - _FRAME_HEAD) > self._limit:
                 raise _refused(

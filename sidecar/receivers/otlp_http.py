@@ -3,6 +3,8 @@
 Errors are a ``google.rpc.Status`` in the encoding of the request, as the specification asks.
 """
 
+from typing import Any
+
 import msgspec
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -11,7 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from sidecar import metrics
 from sidecar.http.body import media_type, read_body
-from sidecar.http.messages import HTTPError, Request, Response
+from sidecar.http.messages import HTTPError, Problem, Request, Response
 from sidecar.http.routing import Body, Route
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.intake import Intake, StoppingError
@@ -88,7 +90,7 @@ def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
         tag="OTLP/HTTP",
         request=Body(
             f"An {otlp.request.DESCRIPTOR.name}.",
-            {_JSON: dict[str, object], _PROTOBUF: bytes},
+            {_JSON: dict[str, Any], _PROTOBUF: bytes},
             example={f"resource{otlp.signal.capitalize()}".replace("Traces", "Spans"): []},
         ),
         responses={
@@ -99,7 +101,7 @@ def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
                     {
                         _JSON: StatusBody,
                         _PROTOBUF: bytes,
-                        "application/problem+json": dict[str, object],
+                        "application/problem+json": Problem,
                     },
                 )
                 for status, text in errors.items()

@@ -1,0 +1,169 @@
+"""What each built-in detector finds, and what it leaves alone."""
+
+import pytest
+
+from sidecar.redaction.detectors import DETECTORS
+from sidecar.redaction.detectors.secrets import TOKENS
+from sidecar.redaction.report import Report
+from tests.redaction.test_engine import engine
+
+FOUND = {
+    "email": [
+        ("mail <alice.o'neil+news@mail.example.co.uk>", "alice.o'neil+news@mail.example.co.uk"),
+        ("user=bob_1@example.org;", "bob_1@example.org"),
+        ("'carol@example.com'", "carol@example.com"),
+        ("ratelimit:bob.smith@corp.example.org:29924317", "bob.smith@corp.example.org"),
+        ("josé@exämple.de", "josé@exämple.de"),
+        ("a@xn--exmple-cua.xn--p1ai", "a@xn--exmple-cua.xn--p1ai"),
+    ],
+    "card": [
+        ("4111111111111111", "4111111111111111"),
+        ("pay 5500-0000-0000-0004.", "5500-0000-0000-0004"),
+        ("3782 822463 10005", "3782 822463 10005"),
+        ("card=6011000990139424&", "6011000990139424"),
+        ("4222222222222", "4222222222222"),
+        ("ref 12 4111 1111 1111 1111 200", "4111 1111 1111 1111"),
+    ],
+    "iban": [
+        ("FR7630006000011234567890189", "FR7630006000011234567890189"),
+        ("to GB29 NWBK 6016 1331 9268 19 by", "GB29 NWBK 6016 1331 9268 19"),
+        ("de89370400440532013000", "de89370400440532013000"),
+    ],
+    "us-ssn": [("457-55-5462", "457-55-5462"), ("id 457 55 5462,", "457 55 5462")],
+    "phone": [
+        ("+1 (415) 555-2671", "+1 (415) 555-2671"),
+        ("call 415.555.2671 x12 now", "415.555.2671 x12"),
+        ("tel:+442071838750", "+442071838750"),
+        ("0044 20 7183 8750", "0044 20 7183 8750"),
+        ("(415) 555-2671", "(415) 555-2671"),
+    ],
+    "ipv4": [("203.0.113.77:80", "203.0.113.77"), ("from 10.218.6.131.", "10.218.6.131")],
+    "ipv6": [
+        ("[2001:db8::8a2e:370:7334]:80", "2001:db8::8a2e:370:7334"),
+        ("d80:e4b5:79da:6cf6:71f3:51f7:9161:c319", "d80:e4b5:79da:6cf6:71f3:51f7:9161:c319"),
+        ("::ffff:203.0.113.77", "::ffff:203.0.113.77"),
+    ],
+    "mac": [("3c:22:FB:9a:10:7e", "3c:22:FB:9a:10:7e"), ("3C-22-fb-9a-10-7e", "3C-22-fb-9a-10-7e")],
+    "url-credentials": [
+        ("https://svc-user:Pa55w0rd-Zq@h.example.com/x", "svc-user:Pa55w0rd-Zq@"),
+        ("redis://:s3cret@cache:6379/0", ":s3cret@"),
+    ],
+    "url-query": [
+        ("see https://h/p?q=bob ok", "https://h/p?q=bob"),
+        ('"GET /a/b?c=d%20e HTTP/1.1"', "/a/b?c=d%20e"),
+    ],
+    "jwt": [
+        (
+            "t eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln.",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
+        )
+    ],
+    "private-key": [
+        ("-----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY-----",) * 2,
+        ("cut -----BEGIN PRIVATE KEY-----\nMII", "-----BEGIN PRIVATE KEY-----\nMII"),
+    ],
+    "bearer": [("Authorization: Bearer 0a1b2c3d4e5f==", "0a1b2c3d4e5f==")],
+    "basic-auth": [("basic YWxpY2U6c2VjcmV0", "YWxpY2U6c2VjcmV0")],
+    "cookie": [("Set-Cookie: sid=31d4; Path=/", "sid=31d4; Path=/")],
+    "password-pair": [
+        ("password=hunter2&x=1", "hunter2"),
+        ('{"db_password": "s3cret"}', "s3cret"),
+        ("PGPASSWORD='x y'", "x"),
+        ("client_secret: abc", "abc"),
+    ],
+    "token-pair": [
+        ("api_key=0a1b2c3d4e", "0a1b2c3d4e"),
+        ('{"access-key":"0a1b2c3d4e"}', "0a1b2c3d4e"),
+        ("token: ab12cd34ef", "ab12cd34ef"),
+    ],
+    "service-token": [
+        ("key sk-proj-Ab3dEf6hIj9kLm2nOp5qRs8t,", "sk-proj-Ab3dEf6hIj9kLm2nOp5qRs8t"),
+    ],
+}
+
+LEFT = {
+    "email": [
+        "@decorator.call",
+        "user@localhost",
+        "a @ b.com",
+        "alice at example.com",
+        "pkg@1.2.3",
+    ],
+    "card": ["4111111111111112", "1795459041011874643", "a4111111111111111", "0000 0000 0000 0000"],
+    "iban": ["FR7630006000011234567890188", "GB29 is a code", "deadbeefdeadbeefdeadbeef"],
+    "us-ssn": ["000-12-3456", "666-12-3456", "912-12-3456", "123-00-4567", "1-457-55-5462-1"],
+    "phone": [
+        "2026-11-23 21:07:26",
+        "1.45.1",
+        "127.0.0.1:51766",
+        "123-456-7890",
+        "+1",
+        "v2.0+build",
+    ],
+    "ipv4": ["1.2.3", "256.1.1.1", "v1.2.3.4", "1.2.3.4.5"],
+    "ipv6": ["21:07:26", "std::string", "a::b", "12:34", "http://x:80"],
+    "mac": ["3c:22:fb:9a:10", "3c:22:fb:9a:10:7e:11"],
+    "url-credentials": ["http://h:80/a@b", "mailto:a@b"],
+    "url-query": ["https://h/p", "what? yes", "GET /health HTTP/1.1"],
+    "jwt": ["eyJ.a.b", "eyJhbGciOiJIUzI1NiJ9"],
+    "private-key": ["-----BEGIN PUBLIC KEY-----"],
+    "bearer": ["bearer authentication", "the bearer of news"],
+    "basic-auth": ["basic authentication", "basic plan"],
+    "cookie": ["the cookie jar"],
+    "password-pair": ["password required", "password: none", "password=****", "compass = north"],
+    "token-pair": ["auth:token:de9cebdf-5e58:revoked", "token expected", "max_tokens=128000"],
+    "service-token": ["sk-learn", "ghp_short", "AKIA", "task-1"],
+}
+
+
+def found(detector: str, text: str) -> list[str]:
+    report = Report(detailed=True)
+    redactor = engine({"find": detector, "action": {"replace": {"with": ""}}}).redactor("logs")
+    redactor.string(text, "", report, {})
+    return [text[finding.start : finding.end] for finding in report.findings]
+
+
+@pytest.mark.parametrize(
+    ("detector", "text", "value"),
+    [(name, text, value) for name, rows in FOUND.items() for text, value in rows],
+)
+def test_it_finds(detector: str, text: str, value: str) -> None:
+    assert found(detector, text)[0] == value
+
+
+@pytest.mark.parametrize(
+    ("detector", "text"), [(name, text) for name, texts in LEFT.items() for text in texts]
+)
+def test_it_leaves(detector: str, text: str) -> None:
+    assert found(detector, text) == []
+
+
+def test_every_detector_has_examples() -> None:
+    assert FOUND.keys() == LEFT.keys() == DETECTORS.keys()
+
+
+# One made-up token of each format.
+SAMPLES = {
+    "aws": "AKIAIOSFODNN7EXAMPLE",
+    "github": "ghp_" + "a1B2" * 9,
+    "github-fine-grained": "github_pat_" + "a1B2c" * 12,
+    "gitlab": "glpat-" + "a1B2c" * 4,
+    "slack": "xoxb-" + "1234-abcd-" * 2,
+    "slack-app": "xapp-1-" + "A1B2" * 5,
+    "stripe": "sk_live_" + "a1B2" * 6,
+    "model-api": "sk-ant-api03-" + "a1B2" * 10,
+    "hugging-face": "hf_" + "aBcD" * 9,
+    "google-api": "AIza" + "a1B2-" * 7,
+    "google-oauth": "ya29." + "a1B2" * 6,
+    "sendgrid": "SG." + "a1" * 11 + "." + "b" * 43,
+    "npm": "npm_" + "a1B2" * 9,
+    "pypi": "pypi-" + "AgEI" * 15,
+    "groq": "gsk_" + "a1B2" * 13,
+    "langfuse": "sk-lf-" + "0a1b2c3d-" * 4,
+}
+
+
+@pytest.mark.parametrize("name", TOKENS)
+@pytest.mark.parametrize("place", ["{}", "key={} ", '{{"k":"{}"}}', "https://h/p/{}/q", "%22{}%22"])
+def test_tokens_of_every_service_are_found(name: str, place: str) -> None:
+    assert SAMPLES[name] in "".join(found("service-token", place.format(SAMPLES[name])))

