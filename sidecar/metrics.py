@@ -76,6 +76,7 @@ EXPORT_SECONDS = Histogram(
 BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
 RULES = _gauge("rules", "Redaction rules in force.")
 REDIS_CONNECTED = _gauge("redis_connected", "1 while Redis answers, else 0.")
+REDIS_ERRORS = _counter("redis_errors_total", "Calls of Redis that failed.", "kind")
 CACHE_ENTRIES = _gauge("cache_memory_entries", "Entries of the in-memory cache.")
 CACHE_BYTES = _gauge("cache_memory_bytes", "Bytes of keys and values in the in-memory cache.")
 HTTP_REQUESTS = _counter(

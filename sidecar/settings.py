@@ -235,8 +235,9 @@ def _lookup(environ: Mapping[str, str], name: str) -> str | None:
 def _check_url(name: str, text: str) -> None:
     try:
         url = urlsplit(text)
-        valid = url.scheme in _URL_SCHEMES[name] and bool(url.hostname)
-        _ = url.port
+        valid = url.scheme in _URL_SCHEMES[name] and bool(url.netloc)
+        if name != "redis_url":  # which may hold several hosts
+            valid = valid and bool(url.hostname) and url.port != 0
     except ValueError:
         valid = False
     if not valid:

@@ -96,15 +96,17 @@ async def serve_tls(nursery: trio.Nursery, target_port: int, authority: trustme.
     authority.issue_cert("localhost").configure_cert(context)
 
     async def relay(client: trio.abc.Stream) -> None:
-        async with client, await trio.open_tcp_stream("127.0.0.1", target_port) as server:
-            async with trio.open_nursery() as pumps:
-                pumps.start_soon(_pump, client, server, pumps.cancel_scope)
-                pumps.start_soon(_pump, server, client, pumps.cancel_scope)
+        server = await trio.open_tcp_stream("127.0.0.1", target_port)
+        async with client, server, trio.open_nursery() as pumps:
+            pumps.start_soon(_pump, client, server, pumps.cancel_scope)
+            pumps.start_soon(_pump, server, client, pumps.cancel_scope)
 
     listeners: list[trio.SSLListener[trio.SocketStream]] = await nursery.start(
         partial(trio.serve_ssl_over_tcp, relay, 0, context, host="127.0.0.1", https_compatible=True)
     )
-    port: int = listeners[0].transport_listener.socket.getsockname()[1]
+    transport = listeners[0].transport_listener
+    assert isinstance(transport, trio.SocketListener)
+    port: int = transport.socket.getsockname()[1]
     return port
 
 

@@ -11,7 +11,6 @@ from typing import TypeVar
 import structlog
 import trio
 from coredis import exceptions
-from prometheus_client import Counter
 
 from sidecar import metrics
 from sidecar.cache.memory import Found
@@ -30,14 +29,6 @@ CALL_SECONDS = 0.02
 PROBE_SECONDS = 1.0
 # Late by more than this, the event loop stood still: the time limit says nothing about Redis.
 _STALL_SECONDS = 0.005
-
-REDIS_ERRORS = Counter(
-    "redis_errors_total",
-    "Calls of Redis that failed.",
-    ("kind",),
-    namespace="telemetry_cache",
-    registry=metrics.REGISTRY,
-)
 
 # Errors of the client that say nothing about the command.
 _LOSSES = (
@@ -167,7 +158,7 @@ class RedisCache:
             kind = "timeout"
         except exceptions.RedisError as error:
             if not isinstance(error, _LOSSES):
-                REDIS_ERRORS.labels("refused").inc()
+                metrics.REDIS_ERRORS.labels("refused").inc()
                 raise RefusedError(type(error).__name__) from None
             kind = "connection"
         except Exception:
@@ -175,7 +166,7 @@ class RedisCache:
             kind = "connection"
         # Those who were in flight with the first that failed are not counted again.
         if client is self._client:
-            REDIS_ERRORS.labels(kind).inc()
+            metrics.REDIS_ERRORS.labels(kind).inc()
             self._disconnect()
         raise UnavailableError
 

@@ -82,6 +82,8 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
         try:
             intake.check_open()
             body = await read_body(request, max_body_bytes)
+            if not body:
+                raise HTTPError(400, "The body is empty.")
             return json_response(await _batch(intake, body))
         except (QueueFull, StoppingError) as error:
             raise try_later(error) from None
@@ -111,8 +113,9 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
             summary="Log many events, as NDJSON or a JSON array",
             tag="Events",
             request=Body(
-                "The events.",
-                {"application/json": list[LogRequest], "application/x-ndjson": str},
+                # Any items: a faulty one is told in the answer, and the others are kept.
+                "The events, each as POST /log takes it.",
+                {"application/json": list[Any], "application/x-ndjson": str},
                 [_EXAMPLE],
             ),
             responses={

@@ -1,6 +1,7 @@
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -12,8 +13,6 @@ from sidecar.cache.redis import RedisCache, RefusedError, UnavailableError
 from sidecar.metrics import REGISTRY
 from tests.cache.conftest import until
 from tests.valkey import Valkey, run_valkey, serve_tls, write_authority
-
-Lines = list[dict[str, object]]
 
 
 async def connected(url: str, nursery: trio.Nursery, call_seconds: float = 2.0) -> RedisCache:
@@ -27,7 +26,7 @@ def errors(kind: str) -> float:
     return REGISTRY.get_sample_value("telemetry_cache_redis_errors_total", {"kind": kind}) or 0
 
 
-def events(lines: Lines) -> list[object]:
+def events(lines: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [line["event"] for line in lines]
 
 

@@ -1,5 +1,6 @@
 """The engine, with rules written for each test and with those that ship."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ EVENTS = SHIPPED.redactor("events")
 
 
 def engine(
-    *rules: dict[str, object], hash_key: bytes = b"", ignore: tuple[str, ...] = ()
+    *rules: Mapping[str, object], hash_key: bytes = b"", ignore: tuple[str, ...] = ()
 ) -> Engine:
     decoded = [msgspec.convert({"id": f"r{i}", **rule}, Rule) for i, rule in enumerate(rules)]
     return Engine(

@@ -30,10 +30,6 @@ def walk(request: Message, signal: str = "logs", compiled: Engine = SHIPPED) -> 
     return outcome
 
 
-def is_text(field: FieldDescriptor) -> bool:
-    return field.type == FieldDescriptor.TYPE_STRING
-
-
 @st.composite
 def messages(
     draw: st.DrawFn, kind: type[Message], text: st.SearchStrategy[str], depth: int = 0
@@ -66,14 +62,14 @@ def messages(
 
 
 def scalar_or_message(
-    message: Message, field: FieldDescriptor, text: st.SearchStrategy[str], depth: int
+    message: Message, field: Any, text: st.SearchStrategy[str], depth: int
 ) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
         inner = getattr(message, field.name)
         kind = type(inner.add() if field.is_repeated else inner)
         message.ClearField(field.name)
         return messages(kind, text, depth + 1)
-    if is_text(field):
+    if field.type == FieldDescriptor.TYPE_STRING:
         return text
     if field.type == FieldDescriptor.TYPE_BYTES:
         return st.binary(min_size=8, max_size=16)
