@@ -157,7 +157,9 @@ def test_secrets_are_hidden_in_the_log() -> None:
 def test_the_readme_lists_every_variable_with_its_default() -> None:
     readme = (ROOT / "README.md").read_text()
     for variable, default in variables().items():
-        row = next((line for line in readme.splitlines() if f"`{variable}`" in line), None)
+        row = next(
+            (line for line in readme.splitlines() if line.startswith(f"| `{variable}`")), None
+        )
         assert row is not None, variable
         if default and variable not in {"TELEMETRY_CACHE_VERSION"}:
             assert f"`{default}`" in row, variable

@@ -6,11 +6,11 @@ client. The server in the wheel is built without TLS; `serve_tls` puts TLS in fr
 
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -46,10 +46,12 @@ class Valkey:
 
     def _start(self) -> None:
         # It gets its password afterwards, because the package takes NOAUTH for "not ready yet".
-        config = {"save": "", "cluster-enabled": "yes" if self._cluster else "no"}
-        self._server = ValkeyServer(port=self.port or None, config=config)
+        config = {"cluster-enabled": "no"}
+        if self._cluster:
+            config = {"cluster-enabled": "yes", "cluster-port": str(_free_port())}
+        self.port = self.port or _free_port()
+        self._server = ValkeyServer(port=self.port, config=config)
         self._server.start()
-        self.port = self._server.port
         with valkey.Valkey(port=self.port) as client:
             self._pid = client.info("server")["process_id"]
             if self._cluster:
@@ -65,17 +67,23 @@ class Valkey:
         if server is not None:
             await trio.to_thread.run_sync(server.terminate)
 
-    def hang(self) -> None:
+    async def hang(self) -> None:
         """Let it accept connections and never answer."""
         os.kill(self._pid, signal.SIGSTOP)
 
-    def resume(self) -> None:
+    async def resume(self) -> None:
         """Let it go on after `hang`."""
         os.kill(self._pid, signal.SIGCONT)
 
     def client(self) -> valkey.Valkey:
         """Return another client, to look at the server from outside; it blocks."""
         return valkey.Valkey(port=self.port, password=self.password or None)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+    return port
 
 
 @asynccontextmanager
@@ -96,17 +104,18 @@ async def serve_tls(nursery: trio.Nursery, target_port: int, authority: trustme.
     authority.issue_cert("localhost").configure_cert(context)
 
     async def relay(client: trio.abc.Stream) -> None:
-        server = await trio.open_tcp_stream("127.0.0.1", target_port)
-        async with client, server, trio.open_nursery() as pumps:
+        async with (
+            client,
+            await trio.open_tcp_stream("127.0.0.1", target_port) as server,
+            trio.open_nursery() as pumps,
+        ):
             pumps.start_soon(_pump, client, server, pumps.cancel_scope)
             pumps.start_soon(_pump, server, client, pumps.cancel_scope)
 
-    listeners: list[trio.SSLListener[trio.SocketStream]] = await nursery.start(
-        partial(trio.serve_ssl_over_tcp, relay, 0, context, host="127.0.0.1", https_compatible=True)
-    )
-    transport = listeners[0].transport_listener
-    assert isinstance(transport, trio.SocketListener)
-    port: int = transport.socket.getsockname()[1]
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port: int = listener.socket.getsockname()[1]
+    over_tls = trio.SSLListener(listener, context, https_compatible=True)
+    await nursery.start(trio.serve_listeners, relay, [over_tls])
     return port
 
 

@@ -1,12 +1,7 @@
-"""What a Redis URL says, and the client for it.
+"""Where Redis is, as a URL, and a coredis client for it.
 
-- ``redis://[user:password@]host[:port][/db]``, and ``rediss://`` with TLS
-- ``redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db]``
-- ``redis+cluster://[user:password@]host[:port][,host[:port]…]``
-
-User and password are percent-decoded. The query may hold ``db``, ``ssl=true``, ``ssl_ca_certs``,
-``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``, ``ssl_cert_reqs`` (``required`` or
-``none``), ``sentinel_username`` and ``sentinel_password``.
+The URL is read here and not by coredis, which by default leaves passwords percent-encoded, does not
+check that a certificate is for the host, and lets the query override the arguments of the caller.
 """
 
 import ssl
@@ -14,214 +9,216 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import coredis
 import msgspec
+from coredis.client import Client
 from coredis.connection import TCPLocation
 from coredis.retry import NoRetryPolicy
 
-Client = coredis.Redis[bytes] | coredis.RedisCluster[bytes]
-Kind = Literal["single", "sentinel", "cluster"]
+# For one attempt to connect to one node, and for each answer of the handshake.
+_NODE_SECONDS = 1.0
 
-# Connecting, its handshake and probes may take as long: no request waits for them.
-CONNECT_SECONDS = 2.0
-# Where there are several nodes, one that does not answer leaves time for the next.
-_NODE_SECONDS = 0.6
-
-_KINDS: dict[str, Kind] = {
+_Kind = Literal["single", "sentinel", "cluster"]
+_SCHEMES: dict[str, _Kind] = {
     "redis": "single",
     "rediss": "single",
     "redis+sentinel": "sentinel",
     "redis+cluster": "cluster",
 }
-_PORTS: dict[Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
+_PORTS: dict[_Kind, int] = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _OPTIONS = {
     "db",
     "ssl",
     "ssl_ca_certs",
-    "ssl_certfile",
-    "ssl_keyfile",
-    "ssl_check_hostname",
     "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
     "sentinel_username",
     "sentinel_password",
 }
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 class RedisURLError(ValueError):
-    """The URL cannot be used; the message is one line that shows no part of it."""
+    """The URL cannot be used; the message says why in one line and holds nothing of the URL."""
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed URL.
+    """What a URL says.
 
     Attributes:
-        kind: what answers at `nodes`.
-        nodes: host and port of each.
-        service: the name by which sentinels know the primary.
-        tls: the context to connect with, or None for plain TCP.
+        kind: one server, sentinels that know it, or a cluster.
+        nodes: host and port of the server, of each sentinel, or of some nodes of the cluster.
+        service: the name by which sentinels know the server.
+        db: database number.
+        username, password: for the server; None where the URL has none.
+        sentinel_username, sentinel_password: for the sentinels.
+        tls: how to verify and to identify, or None for plain TCP.
     """
 
-    kind: Kind
+    kind: _Kind
     nodes: tuple[tuple[str, int], ...]
+    service: str = ""
+    db: int = 0
     username: str | None = None
     password: str | None = None
-    db: int = 0
-    service: str = ""
     sentinel_username: str | None = None
     sentinel_password: str | None = None
     tls: ssl.SSLContext | None = None
 
 
 def parse_url(url: str) -> Server:
-    """Return what the URL says; raises `RedisURLError`."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in _KINDS:
-        raise RedisURLError(f"the scheme must be one of {', '.join(_KINDS)}")
-    kind = _KINDS[scheme]
+    """Read a URL.
+
+    Args:
+        url: one of
+
+            - ``redis[s]://[[user]:password@]host[:port][/db]``, ``rediss`` with TLS
+            - ``redis+sentinel://[[user]:password@]host[:port][,host…]/service[/db]``
+            - ``redis+cluster://[[user]:password@]host[:port][,host…]``
+
+            User, password and service are percent-decoded. Options in the query: ``db``; ``ssl``
+            (``true`` or ``false``: TLS for sentinels and clusters too); ``ssl_ca_certs`` (a file
+            or folder instead of the system's), ``ssl_certfile``, ``ssl_keyfile``,
+            ``ssl_cert_reqs`` (``required`` or ``none``), ``ssl_check_hostname`` (``true`` or
+            ``false``); ``sentinel_username``, ``sentinel_password``.
+
+    Raises:
+        RedisURLError: it is none of these, or a certificate cannot be read.
+    """
     try:
-        split = urlsplit(f"redis://{rest}")
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=True))
     except ValueError:
         raise RedisURLError("it is not a URL") from None
-    userinfo, _, hosts = split.netloc.rpartition("@")
-    username, _, password = userinfo.partition(":")
-    options = _options(split.query)
-    service, db = _path(kind, split.path, options)
+    if parts.scheme not in _SCHEMES:
+        raise RedisURLError(f"its scheme must be one of {', '.join(_SCHEMES)}")
+    if not query.keys() <= _OPTIONS:
+        raise RedisURLError(f"its options may be {', '.join(sorted(_OPTIONS))}")
+    kind = _SCHEMES[parts.scheme]
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    service, db = _path(kind, parts.path, query.get("db", "0"))
+    nodes = tuple(_node(host, _PORTS[kind]) for host in hosts.split(","))
+    if kind == "single" and len(nodes) > 1:
+        raise RedisURLError("only sentinels and clusters have more than one host")
     return Server(
         kind=kind,
-        nodes=_nodes(hosts, kind),
+        nodes=nodes,
+        service=service,
+        db=db,
         username=unquote(username) or None,
         password=unquote(password) or None,
-        db=db,
-        service=service,
-        sentinel_username=options.get("sentinel_username"),
-        sentinel_password=options.get("sentinel_password"),
-        tls=_tls(options) if scheme == "rediss" or _flag(options, "ssl", False) else None,
+        sentinel_username=query.get("sentinel_username") or None,
+        sentinel_password=query.get("sentinel_password") or None,
+        tls=_tls(query) if _flag(query, "ssl", parts.scheme == "rediss") else None,
     )
 
 
-def _nodes(text: str, kind: Kind) -> tuple[tuple[str, int], ...]:
-    nodes = []
-    for part in text.split(","):
-        try:
-            split = urlsplit(f"redis://{part}")
-            host, port = split.hostname, split.port
-        except ValueError:
-            host, port = None, None
-        if not host:
-            raise RedisURLError("it must name a host as host or host:port")
-        nodes.append((host, port or _PORTS[kind]))
-    if kind == "single" and len(nodes) > 1:
-        raise RedisURLError("redis:// and rediss:// take one host")
-    return tuple(nodes)
-
-
-def _path(kind: Kind, path: str, options: dict[str, str]) -> tuple[str, int]:
-    parts = [unquote(part) for part in path.split("/") if part]
+def _path(kind: _Kind, path: str, default_db: str) -> tuple[str, int]:
+    """Return the service and the database that a path names."""
+    segments = [unquote(segment) for segment in path.split("/") if segment]
     service = ""
     if kind == "sentinel":
-        if not parts:
-            raise RedisURLError("redis+sentinel:// needs the name of the service as its path")
-        service = parts.pop(0)
-    if len(parts) > 1:
-        raise RedisURLError("its path has too many parts")
-    db = parts[0] if parts else options.get("db", "0")
-    if not (db.isascii() and db.isdecimal()):
-        raise RedisURLError("the database must be a number")
-    if kind == "cluster" and int(db):
-        raise RedisURLError("a cluster has database 0 only")
-    return service, int(db)
+        if not segments:
+            raise RedisURLError("it must name the service: redis+sentinel://host:26379/service")
+        service = segments.pop(0)
+    text = segments.pop(0) if segments else default_db
+    if segments or not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise RedisURLError("the database must be a whole number")
+    if kind == "cluster" and int(text):
+        raise RedisURLError("a cluster has no database but 0")
+    return service, int(text)
 
 
-def _options(query: str) -> dict[str, str]:
-    options = {name: values[-1] for name, values in parse_qs(query).items()}
-    unknown = options.keys() - _OPTIONS
-    if unknown:
-        raise RedisURLError(f"{len(unknown)} of its options is not known")
-    return options
-
-
-def _flag(options: dict[str, str], name: str, default: bool) -> bool:
+def _node(text: str, default_port: int) -> tuple[str, int]:
     try:
-        return _BOOLEANS[options[name].lower()] if name in options else default
-    except KeyError:
-        raise RedisURLError(f"{name} must be true or false") from None
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        raise RedisURLError("each host must be host or host:port")
+    return host, port or default_port
 
 
-def _tls(options: dict[str, str]) -> ssl.SSLContext:
-    # Made here because the client's own default checks neither the host's name nor that there is
-    # a certificate.
-    verify = options.get("ssl_cert_reqs", "required")
-    if verify not in ("required", "none"):
+def _flag(query: dict[str, str], name: str, default: bool) -> bool:
+    text = query.get(name, str(default)).lower()
+    if text not in {"true", "false"}:
+        raise RedisURLError(f"{name} must be true or false")
+    return text == "true"
+
+
+def _tls(query: dict[str, str]) -> ssl.SSLContext:
+    """Return a context that verifies certificate and host name unless told otherwise."""
+    requirement = query.get("ssl_cert_reqs", "required")
+    if requirement not in {"required", "none"}:
         raise RedisURLError("ssl_cert_reqs must be required or none")
-    authorities = options.get("ssl_ca_certs")
+    authorities = query.get("ssl_ca_certs")
     folder = authorities is not None and Path(authorities).is_dir()
     try:
         context = ssl.create_default_context(
             cafile=None if folder else authorities, capath=authorities if folder else None
         )
-        if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    except OSError:  # which ssl.SSLError is too
-        raise RedisURLError("its certificate files cannot be used") from None
-    context.check_hostname = verify == "required" and _flag(options, "ssl_check_hostname", True)
-    context.verify_mode = ssl.CERT_REQUIRED if verify == "required" else ssl.CERT_NONE
+        if certificate := query.get("ssl_certfile"):
+            context.load_cert_chain(certificate, query.get("ssl_keyfile"))
+    except OSError:  # ssl.SSLError is one too
+        raise RedisURLError(
+            "a file of ssl_ca_certs, ssl_certfile or ssl_keyfile cannot be used"
+        ) from None
+    context.check_hostname = requirement == "required" and _flag(query, "ssl_check_hostname", True)
+    if requirement == "none":
+        context.verify_mode = ssl.CERT_NONE
     return context
 
 
 @asynccontextmanager
-async def open_client(server: Server) -> AsyncIterator[Client]:
-    """Yield a client that never retries by itself.
+async def open_client(server: Server) -> AsyncIterator[Client[bytes]]:
+    """Yield a client; everything it opens is closed at the end of the block.
 
-    It has one connection (in a cluster one to each node), which coredis shares between tasks
-    without waiting for one answer before it sends the next command.
+    It holds one connection to a single server, one more to a sentinel, and one to each node of a
+    cluster, and sends the commands of all tasks over it without waiting for answers in between.
+    It never repeats a command by itself.
     """
-    limits: dict[str, Any] = {
-        "ssl_context": server.tls,
+    common: dict[str, Any] = {
+        "connect_timeout": _NODE_SECONDS,
+        "stream_timeout": _NODE_SECONDS,
         "max_connections": 1,
+        "ssl_context": server.tls,
     }
-    if server.kind != "single":
-        limits |= {"connect_timeout": _NODE_SECONDS, "stream_timeout": _NODE_SECONDS}
-    account: dict[str, Any] = {"username": server.username, "password": server.password}
-    nodes = [TCPLocation(host, port) for host, port in server.nodes]
-    if server.kind == "sentinel":
-        sentinel_account = {
-            "username": server.sentinel_username,
-            "password": server.sentinel_password,
-        }
-        async with (
-            coredis.Sentinel(
-                nodes,
-                sentinel_kwargs={**limits, **sentinel_account},
-                retry_policy=NoRetryPolicy(),
-                db=server.db,
-                **limits,
-                **account,
-            ) as sentinel,
-            sentinel.primary_for(server.service) as primary,
-        ):
-            yield primary
+    account = {**common, "username": server.username, "password": server.password}
+    if server.kind == "single":
+        ((host, port),) = server.nodes
+        single: coredis.Redis[bytes] = coredis.Redis(
+            host, port, server.db, retry_policy=NoRetryPolicy(), verify_version=False, **account
+        )
+        async with single:
+            yield single
     elif server.kind == "cluster":
         cluster: coredis.RedisCluster[bytes] = coredis.RedisCluster(
-            startup_nodes=nodes,
+            startup_nodes=[TCPLocation(*node) for node in server.nodes],
             max_connections_per_node=True,
-            # The check needs CONFIG, which managed clusters do not offer.
+            # Managed clusters often forbid CONFIG, which that check needs.
             skip_full_coverage_check=True,
             retry_policy=NoRetryPolicy(),
-            **limits,
+            verify_version=False,
             **account,
         )
         async with cluster:
             yield cluster
     else:
-        async with coredis.Redis(
-            nodes[0].host,
-            nodes[0].port,
-            server.db,
+        sentinels: coredis.Sentinel[bytes] = coredis.Sentinel(
+            [TCPLocation(*node) for node in server.nodes],
+            sentinel_kwargs={
+                **common,
+                "username": server.sentinel_username,
+                "password": server.sentinel_password,
+            },
             retry_policy=NoRetryPolicy(),
-            **limits,
+            db=server.db,
             **account,
-        ) as client:
-            yield client
+        )
+        async with sentinels, sentinels.primary_for(server.service) as primary:
+            yield primary

@@ -1,14 +1,16 @@
-"""The cache: memory alone, or memory with a Redis that all pods share.
+"""The cache as its users see it: this pod's memory, and Redis where there is one.
 
-While Redis answers it is asked first, because another pod may have written since; memory gets a
-copy. While it does not, memory answers. A key whose newest write did not reach Redis is *pending*:
-memory alone answers for it until that write is carried over, so what was written is read again
-and what it replaced is not. When several pods write a key while Redis is away, the one that is
-carried over last stays.
+While Redis is connected it is the truth: it is asked first, and memory is a copy. Whenever it is
+not, or does not answer in the call, memory answers.
+
+A write goes to memory first and then to Redis. Until it is known to be there, its key is *unsent*:
+memory alone answers for it, and `Cache.run` carries it over as soon as Redis takes it. So no reader
+of this pod, and after the carry-over none of another, gets a value older than the last write. Where
+two pods wrote one key while Redis was away, the one that carries over last wins.
 """
 
-import contextlib
-from collections import OrderedDict
+import time
+from collections.abc import Callable, Iterator
 
 import msgspec
 import structlog
@@ -17,19 +19,20 @@ import trio
 from sidecar import metrics
 from sidecar.cache.memory import Found, MemoryCache, ValueTooLargeError
 from sidecar.cache.redis import RedisCache, RefusedError, UnavailableError
+from sidecar.cache.redis_url import RedisURLError
+from sidecar.settings import SettingsError
+
+MAX_VALUE_BYTES = 2**20
+
+_TICK_SECONDS = 1.0
+_UNSENT_BYTES = 2 * 2**20
+_UNSENT_OVERHEAD = 200  # of a str and a row in a dict
 
 _log = structlog.get_logger(__name__)
 
-MAX_VALUE_BYTES = 2**20
-# What pending keys may take, as a share of the memory bound and on top of it.
-_PENDING_SHARE = 8
-_PENDING_OVERHEAD = 200
-# Pending keys that are carried over at the same time.
-_CARRY_TASKS = 32
-
 
 class Stats(msgspec.Struct, frozen=True):
-    """Look-ups since the start; the rate is 0 before the first."""
+    """Look-ups since the start: counts, and the share of hits from 0 to 1."""
 
     hit_rate: float
     total_hits: int
@@ -38,62 +41,89 @@ class Stats(msgspec.Struct, frozen=True):
 
 
 class Cache:
-    """Keys to JSON, each with a time to live.
+    """Values (encoded JSON) by key, each with a time to live.
 
     Args:
-        max_bytes: the bound of the in-memory cache.
-        redis: what is shared with other pods, or None.
+        max_bytes: the bound of the memory, see `MemoryCache`.
+        redis: the shared cache, or None for memory alone.
+        clock: seconds that never go backwards.
+        max_unsent_bytes: the bound for keys that Redis has missed; beyond it the oldest are
+            forgotten, so that other pods may read older values of them until those expire.
     """
 
-    def __init__(self, max_bytes: int, redis: RedisCache | None = None) -> None:
-        self._memory = MemoryCache(max_bytes)
+    def __init__(
+        self,
+        max_bytes: int,
+        redis: RedisCache | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_unsent_bytes: int = _UNSENT_BYTES,
+    ) -> None:
+        self._memory = MemoryCache(max_bytes, clock)
         self._redis = redis
-        self._pending = _Pending(max_bytes // _PENDING_SHARE)
+        self._unsent = _Unsent(max_unsent_bytes)
+        self._writes = 0
+        self._sending: set[str] = set()
+        self._refused = False
+        self._overflowed = False
         self._hits = 0
         self._misses = 0
-        self._refusing = False
-        if redis is not None:
-            redis.on_tick = self._carry_over
+        metrics.CACHE_ENTRIES.set_function(lambda: len(self._memory))
+        metrics.CACHE_BYTES.set_function(lambda: self._memory.bytes)
+        metrics.CACHE_HIT_RATE.set_function(lambda: self.stats().hit_rate)
 
     @classmethod
     def from_url(cls, redis_url: str, max_bytes: int) -> "Cache":
-        """Return a cache that is not connected yet; an empty URL is for memory alone.
+        """Return a cache on top of the Redis at a URL, or without one when the URL is empty.
 
         Raises:
-            RedisURLError: the URL cannot be used.
+            SettingsError: the URL cannot be used.
         """
-        return cls(max_bytes, RedisCache(redis_url) if redis_url else None)
+        try:
+            return cls(max_bytes, RedisCache(redis_url) if redis_url else None)
+        except RedisURLError as error:
+            raise SettingsError(f"REDIS_URL=(hidden) is not allowed: {error}") from None
 
     @property
     def redis_connected(self) -> bool:
-        """Whether there is a Redis and it answers."""
+        """Tell whether Redis is in use now."""
         return self._redis is not None and self._redis.connected
 
+    def stats(self) -> Stats:
+        """Return the counts of `get` since the start."""
+        total = self._hits + self._misses
+        return Stats(self._hits / total if total else 0.0, self._hits, self._misses, total)
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep Redis connected until cancelled; return at once when there is none."""
-        if self._redis is None:
+        """Keep Redis connected, carry over what it missed, drop what has expired; until cancelled.
+
+        Has started at once, whether Redis can be reached or not.
+        """
+        async with trio.open_nursery() as nursery:
+            if self._redis is not None:
+                await nursery.start(self._redis.run)
             task_status.started()
-        else:
-            await self._redis.run(task_status)
+            while True:
+                self._memory.expire()
+                await self._carry_over()
+                await trio.sleep(_TICK_SECONDS)
 
     async def get(self, key: str) -> Found | None:
-        """Return what is under the key, with the seconds it has left."""
-        found = await self._look_up(key)
+        """Return the value and what is left of its time, or None; counts a hit or a miss."""
+        found = await self._find(key)
         if found is None:
             self._misses += 1
             metrics.CACHE_MISSES.inc()
         else:
             self._hits += 1
             metrics.CACHE_HITS.inc()
-        metrics.CACHE_HIT_RATE.set(self.stats().hit_rate)
-        self._measure()
         return found
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep JSON for ``ttl`` seconds.
+        """Keep the value for ``ttl`` seconds (more than 0).
 
         Raises:
-            ValueTooLargeError: it has more than `MAX_VALUE_BYTES`, or more than the memory bound.
+            ValueTooLargeError: it has more than `MAX_VALUE_BYTES`, or than memory may hold.
         """
         if len(value) > MAX_VALUE_BYTES:
             raise ValueTooLargeError(MAX_VALUE_BYTES)
@@ -105,147 +135,123 @@ class Cache:
         self._memory.delete(key)
         await self._write(key)
 
-    def stats(self) -> Stats:
-        """Return the counts of look-ups."""
-        total = self._hits + self._misses
-        return Stats(self._hits / total if total else 0.0, self._hits, self._misses, total)
-
-    async def _look_up(self, key: str) -> Found | None:
-        if self._redis is None or key in self._pending:
+    async def _find(self, key: str) -> Found | None:
+        if self._redis is None or key in self._unsent:
             return self._memory.get(key)
-        writes = self._pending.writes
+        writes = self._writes
         try:
             found = await self._redis.get(key)
         except (UnavailableError, RefusedError):
             return self._memory.get(key)
-        if key in self._pending:
-            return self._memory.get(key)
-        if self._pending.writes != writes:
-            # Something was written here meanwhile, maybe this key: too late for a copy.
-            return found
-        self._memory.delete(key)
-        if found is not None:
-            # Another pod may have more room.
-            with contextlib.suppress(ValueTooLargeError):
-                self._memory.set(key, found.value, found.ttl)
+        # A write that began meanwhile is newer than this answer.
+        if writes == self._writes:
+            self._copy(key, found)
         return found
 
+    def _copy(self, key: str, found: Found | None) -> None:
+        if found is not None:
+            try:
+                self._memory.set(key, found.value, found.ttl)
+            except ValueTooLargeError:  # of a pod that may hold more
+                self._memory.delete(key)
+        else:
+            self._memory.delete(key)
+
     async def _write(self, key: str) -> None:
-        """Bring what memory has for the key, or its absence, to Redis, else leave it pending."""
-        self._measure()
+        """Bring Redis to what memory holds since just now; if not at once, then later."""
+        self._writes += 1
         if self._redis is None:
             return
-        # Pending until it is there, and whoever made it so carries every later write of it too:
-        # so the newest write is the last to arrive.
-        waiting = key in self._pending
-        self._pending.add(key)
-        if waiting:
-            return
-        try:
-            await self._carry(self._redis, key)
-        except UnavailableError:
-            pass
-        except RefusedError as error:
-            self._report_refusal(str(error))
+        if not self._unsent.add(key, self._writes) and not self._overflowed:
+            self._overflowed = True
+            _log.warning("redis_missed_too_many_writes", kept=len(self._unsent))
+        await self._send(self._redis, key)
 
-    async def _carry(self, redis: RedisCache, key: str) -> None:
-        """Write the key to Redis until what it has is the newest."""
-        while (version := self._pending.version(key)) is not None:
-            found = self._memory.get(key)
+    async def _send(self, redis: RedisCache, key: str) -> bool:
+        """Bring Redis to what memory holds, and tell whether that is done.
+
+        One call at a time for a key, so that an older value never arrives after a newer one; a
+        write that comes meanwhile is left to `_carry_over`.
+        """
+        if key in self._sending:
+            return False
+        self._sending.add(key)
+        write, found = self._writes, self._memory.get(key)
+        try:
             if found is None:
                 await redis.delete(key)
             else:
                 await redis.set(key, found.value, found.ttl)
-            if self._pending.version(key) == version:
-                self._pending.discard(key)
+        except UnavailableError:
+            return False
+        except RefusedError as error:
+            if not self._refused:
+                _log.warning("redis_refuses_writes", reason=str(error))
+            self._refused = True
+            return False
+        finally:
+            self._sending.discard(key)
+        self._refused = False
+        self._unsent.sent(key, write)
+        return True
 
     async def _carry_over(self) -> None:
-        """Write the pending keys to Redis; the first refusal ends it until the next tick."""
-        redis = self._redis
-        assert redis is not None
-        had = len(self._pending)
-        keys = iter(self._pending.keys())
-        refused = False
-
-        async def carry() -> None:
-            nonlocal refused
-            for key in keys:
-                if refused or not redis.connected:
-                    return
-                try:
-                    await self._carry(redis, key)
-                except UnavailableError:
-                    return
-                except RefusedError as error:
-                    refused = True
-                    # Others first the next time: what deletes, say, may not be refused.
-                    self._pending.postpone(key)
-                    self._report_refusal(str(error))
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(_CARRY_TASKS, had)):
-                nursery.start_soon(carry)
-        if had and not self._pending:
-            self._refusing = False
-            _log.info("redis_carried_over", keys=had)
-
-    def _report_refusal(self, reason: str) -> None:
-        if not self._refusing:
-            self._refusing = True
-            _log.warning("redis_refuses", reason=reason)
-
-    def _measure(self) -> None:
-        metrics.CACHE_ENTRIES.set(len(self._memory))
-        metrics.CACHE_BYTES.set(self._memory.bytes)
+        """Send what is unsent, until Redis is lost or refuses one."""
+        if self._redis is None:
+            return
+        for key in list(self._unsent):
+            if not self._redis.connected:
+                return
+            if key in self._sending or key not in self._unsent:
+                continue
+            if not await self._send(self._redis, key):
+                # One refused key must not hold up all others for ever.
+                self._unsent.postpone(key)
+                return
+        self._overflowed = False
 
 
-class _Pending:
-    """Keys whose newest write is not in Redis yet, each with the number of that write.
-
-    Bounded by bytes; the oldest are forgotten first, and that is logged, because what Redis has
-    of those may be out of date until it expires.
-    """
+class _Unsent:
+    """Keys whose last write is not known to be in Redis, bounded by bytes; the oldest go first."""
 
     def __init__(self, max_bytes: int) -> None:
-        self.writes = 0
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._versions: OrderedDict[str, int] = OrderedDict()
-        self._full = False
+        self._writes: dict[str, int] = {}
 
     def __contains__(self, key: str) -> bool:
-        return key in self._versions
+        return key in self._writes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._writes)
 
     def __len__(self) -> int:
-        return len(self._versions)
+        return len(self._writes)
 
-    def keys(self) -> list[str]:
-        return list(self._versions)
+    def add(self, key: str, write: int) -> bool:
+        """Remember a key and the number of its last write; tell whether all still fit."""
+        self._remove(key)
+        self._writes[key] = write
+        self._bytes += _size(key)
+        fits = self._bytes <= self._max_bytes
+        while self._bytes > self._max_bytes:
+            self._remove(next(iter(self._writes)))
+        return fits
 
-    def version(self, key: str) -> int | None:
-        return self._versions.get(key)
-
-    def add(self, key: str) -> None:
-        self.discard(key)
-        self.writes += 1
-        self._versions[key] = self.writes
-        self._bytes += _pending_size(key)
-        while self._bytes > self._max_bytes and len(self._versions) > 1:
-            self.discard(next(iter(self._versions)))
-            if not self._full:
-                self._full = True
-                _log.warning("redis_writes_forgotten")
+    def sent(self, key: str, write: int) -> None:
+        """Forget a key, unless it was written again after this write."""
+        if key in self._writes and self._writes[key] <= write:
+            self._remove(key)
 
     def postpone(self, key: str) -> None:
-        if key in self._versions:
-            self._versions.move_to_end(key)
+        """Move a key to the end, if it is here."""
+        if key in self._writes:
+            self._writes[key] = self._writes.pop(key)
 
-    def discard(self, key: str) -> None:
-        if self._versions.pop(key, None) is not None:
-            self._bytes -= _pending_size(key)
-        if not self._versions:
-            self._full = False
+    def _remove(self, key: str) -> None:
+        if self._writes.pop(key, None) is not None:
+            self._bytes -= _size(key)
 
 
-def _pending_size(key: str) -> int:
-    return len(key.encode()) + _PENDING_OVERHEAD
+def _size(key: str) -> int:
+    return len(key.encode()) + _UNSENT_OVERHEAD
