@@ -207,7 +207,7 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             text = text.upper()
         try:
             values[name] = msgspec.convert(text, _HINTS[name], strict=False)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             raise _refusal(name, text) from None
         if name in _URL_SCHEMES and text:
             _check_url(name, text)
@@ -229,7 +229,7 @@ def _lookup(environ: Mapping[str, str], name: str) -> str | None:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SettingsError(f"{file_variable}='{path}': cannot be read: {reason}") from None
+        raise SettingsError(f"{file_variable}={path!r}: cannot be read: {reason}") from None
 
 
 def _check_url(name: str, text: str) -> None:
@@ -259,7 +259,7 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.sidecar_queue_dir:
         raise SettingsError(
-            f"SIDECAR_QUEUE_DIR='{settings.sidecar_queue_dir}' is not allowed: this version keeps "
+            f"SIDECAR_QUEUE_DIR={settings.sidecar_queue_dir!r} is not allowed: this version keeps "
             "its queue in memory; leave the variable empty"
         )
     ports = [
@@ -284,7 +284,7 @@ def _check_together(settings: Settings) -> None:
 
 def _refusal(name: str, text: str) -> SettingsError:
     variable = name.upper()
-    shown = "(hidden)" if name in _SECRETS else f"'{text}'"
+    shown = "(hidden)" if name in _SECRETS else repr(text)
     allowed = next(
         (m.description for m in getattr(_HINTS[name], "__metadata__", ()) if m.description),
         "text",

@@ -11,6 +11,8 @@ import msgspec
 import pytest
 import trio
 
+from sidecar import __version__
+from sidecar.cli import main
 from tests.collector import NEVER, Answer, open_collector
 from tests.process import SidecarProcess, sidecar_process
 
@@ -147,8 +149,27 @@ async def test_when_the_time_is_up_it_ends_all_the_same() -> None:
 
 
 def test_health_of_the_command_line(sidecar: SidecarProcess) -> None:
-    from sidecar.cli import main
-
     assert main(["health", "--url", f"{sidecar.metrics_url}/readyz"]) == 0
     assert main(["health", "--url", f"{sidecar.metrics_url}/nothing"]) == 1
     assert main(["health", "--url", "http://127.0.0.1:1/readyz"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "printed"),
+    [
+        (["--help"], 0, "run the service"),
+        (["run", "--help"], 0, "examples:\n  sidecar run\n"),
+        (["health", "--help"], 0, "examples:\n  sidecar health\n"),
+        (["--version"], 0, f"sidecar {__version__}\n"),
+        ([], 2, "required: COMMAND"),
+        (["walk"], 2, "invalid choice: 'walk'"),
+    ],
+)
+def test_usage(
+    arguments: list[str], code: int, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == code
+    output = capsys.readouterr()
+    assert printed in output.out + output.err

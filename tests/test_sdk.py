@@ -1,6 +1,5 @@
 """The real OpenTelemetry Python SDK, with each of its exporters, through a running sidecar."""
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogs
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetrics
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpans
-from opentelemetry.sdk._logs import LoggerProvider, LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -61,8 +60,7 @@ def emit(exporters: Exporters) -> None:
     meters = MeterProvider([PeriodicExportingMetricReader(metrics)], resource=resource)
     logging_provider = LoggerProvider(resource=resource)
     logging_provider.add_log_record_processor(BatchLogRecordProcessor(logs))
-    logger = logging.Logger("app")
-    logger.addHandler(LoggingHandler(logger_provider=logging_provider))
+    logger = logging_provider.get_logger("app")
     histogram = meters.get_meter("app").create_histogram("latency")
     for index in range(20):
         with tracing.get_tracer("app").start_as_current_span(f"ask {EMAIL}") as span:
@@ -71,7 +69,7 @@ def emit(exporters: Exporters) -> None:
             span.add_event("pay", {"card": CARD.replace(" ", "-")})
             histogram.record(index, {"user": EMAIL})
             if index % 2:
-                logger.warning("card %s of %s", CARD, EMAIL)
+                logger.emit(body=f"card {CARD} of {EMAIL}", attributes={"user": EMAIL})
             span.record_exception(ValueError(f"no account for {EMAIL}"))
     for provider in (tracing, meters, logging_provider):
         provider.shutdown()

@@ -102,6 +102,7 @@ def test_any_environment_is_taken_or_refused_in_one_line(environ: dict[str, str]
         load_settings(environ)
     except SettingsError as error:
         assert any(name in str(error) for name in variables())
+        assert str(error).isprintable()
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
