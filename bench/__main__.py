@@ -18,7 +18,8 @@ import msgspec
 from google.protobuf.message import Message
 
 from sidecar import __version__
-from sidecar.redaction.engine import Engine, Redactor
+from sidecar.redaction.engine import Engine
+from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.rules import RuleSignal, load_rules
 from sidecar.redaction.walk_otlp import Outcome, redact_otlp
 from sidecar.settings import default_rules_dir

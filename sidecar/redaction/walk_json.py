@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sidecar.redaction.engine import Redactor
+from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
 
 MAX_DEPTH = 64

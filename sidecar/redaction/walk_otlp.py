@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.engine import Redactor
+from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
 
 _log = structlog.get_logger(__name__)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.engine import Engine, Redactor, UnstableError
+from sidecar.redaction.engine import Engine
+from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Rule, Rules, RulesError, load_rules
 from sidecar.settings import default_rules_dir

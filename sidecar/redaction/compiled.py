@@ -1,0 +1,130 @@
+"""Rules, compiled one by one: what a rule looks for and what it does, ready to run."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import re2
+
+from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action
+from sidecar.redaction.detectors import DETECTORS
+from sidecar.redaction.detectors.base import Span
+from sidecar.redaction.first_look import options
+from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.rules import Rule, RulesError
+
+Siblings = Mapping[str, Any]
+
+
+class KeyRule(msgspec.Struct, frozen=True):
+    """A rule by key."""
+
+    rule: Rule
+    matches: KeyMatcher
+    change: Change | None
+    excepted: Callable[[str], bool]
+
+    def applies(self, siblings: Siblings) -> bool:
+        """Tell whether the attributes beside a value are as ``when`` says."""
+        return all(siblings.get(key) == value for key, value in self.rule.when.items())
+
+
+class Finder(msgspec.Struct, frozen=True):
+    """One pattern of a rule."""
+
+    rule: Rule
+    order: int
+    regexp: Any
+    group: int
+    narrow: Callable[[str], Span | None] | None
+    integers: bool
+    change: Change
+    excepted: Callable[[str], bool]
+    not_at: KeyMatcher
+
+    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield where values are found in UTF-8 text, as offsets in characters."""
+        place = counted = characters = 0
+        while (match := self.regexp.search(data, place)) is not None:
+            start, end = match.span(self.group)
+            if end <= start:
+                place = match.end() + 1
+                continue
+            found = data[start:end].decode(errors="replace")
+            span = (0, len(found)) if self.narrow is None else self.narrow(found)
+            if span is None:
+                # Another value may begin inside what only looked like one.
+                place = start + 1
+                continue
+            # Not the end of the match: the character behind a value may stand before the next.
+            place = end if span[1] == len(found) else start + len(found[: span[1]].encode())
+            characters += len(data[counted:start].decode(errors="replace"))
+            counted = start
+            yield characters + span[0], characters + span[1]
+
+
+def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
+    """Raise `RulesError` for what only compiling shows to be wrong with one rule."""
+    where = f"{place}: rule '{rule.id}': "
+    if rule.find is not None and rule.find not in DETECTORS:
+        raise RulesError(f"{where}unknown detector '{rule.find}'; there are {', '.join(DETECTORS)}")
+    if not rule.signals:
+        raise RulesError(f"{where}signals is empty; leave it out for all of them")
+    for pattern in [*([rule.pattern] if rule.pattern else []), *rule.except_.values]:
+        try:
+            re2.compile(pattern, options())
+        except re2.error as error:
+            reason = error.args[0] if error.args else error
+            reason = reason.decode(errors="replace") if isinstance(reason, bytes) else reason
+            raise RulesError(
+                f"{where}the pattern is not RE2 (which has no look-around and no "
+                f"back-references): {reason}"
+            ) from None
+    try:
+        compile_action(rule, hash_key)
+    except MissingHashKeyError:
+        raise RulesError(
+            f"{where}the action hash needs a key; set SIDECAR_HASH_KEY or SIDECAR_HASH_KEY_FILE"
+        ) from None
+
+
+def compile_key_rule(rule: Rule, hash_key: bytes) -> KeyRule:
+    """Compile a rule that has ``keys``."""
+    return KeyRule(
+        rule,
+        KeyMatcher(rule.keys or [], rule.except_.keys),
+        compile_action(rule, hash_key),
+        _any_of(rule.except_.values),
+    )
+
+
+def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]:
+    """Compile each pattern of a rule that has ``find`` or ``pattern``."""
+    change = compile_action(rule, hash_key)
+    assert change is not None, "drop goes with keys only"
+    if rule.find is not None:
+        detector = DETECTORS[rule.find]
+        patterns, narrow, integers = detector.patterns, detector.narrow, detector.integers
+    else:
+        assert rule.pattern is not None
+        patterns, narrow, integers = (rule.pattern,), None, False
+    for pattern in patterns:
+        regexp = re2.compile(pattern, options())
+        yield Finder(
+            rule,
+            order,
+            regexp,
+            regexp.groupindex.get("value", 0),
+            narrow,
+            integers,
+            change,
+            _any_of(rule.except_.values),
+            KeyMatcher(rule.except_.keys),
+        )
+
+
+def _any_of(patterns: list[str]) -> Callable[[str], bool]:
+    if not patterns:
+        return lambda _: False
+    compiled = [re2.compile(pattern, options()) for pattern in patterns]
+    return lambda text: any(pattern.search(text) for pattern in compiled)

@@ -1,0 +1,322 @@
+"""The rules for one signal over one value at a time.
+
+Of a value, first the rules by key are asked, then the sanitizers, then all that find something
+inside text. For the last, one first look says which patterns may match at all; only those are run,
+over every reading of the text (`sidecar.redaction.views`), until a pass finds nothing more: so
+what comes out would come out of a second run as it is.
+
+A redactor knows strings and numbers, not where they stand: the walkers do. It is pure; a value it
+cannot make stable raises, and the walker drops the record.
+"""
+
+import sys
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+
+import msgspec
+import re2
+
+from sidecar.redaction.compiled import (
+    Finder,
+    KeyRule,
+    Siblings,
+    compile_finders,
+    compile_key_rule,
+)
+from sidecar.redaction.detectors.base import Span
+from sidecar.redaction.first_look import FirstLook, options
+from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.report import Report
+from sidecar.redaction.rules import Rule
+from sidecar.redaction.views import View, percent_encode, views
+
+_MAX_PASSES = 16
+# A placeholder is longer than what it replaces, but not by this much.
+_MAX_GROWTH = 32
+_MAX_PLANS = 4096
+# What rules write is not looked at again, plain or percent-encoded.
+_WRITTEN = re2.compile(
+    r"(?:\[|%5B)(?:REDACTED[A-Z0-9_]*|[A-Z0-9_]+(?::|%3A)[0-9a-f]{8,64})(?:\]|%5D)", options()
+)
+_MARKERS = ("%", "+", "\\", "&")
+
+
+class UnstableError(Exception):
+    """Rules keep changing what they wrote; the value cannot be called redacted."""
+
+
+class _Match(msgspec.Struct):
+    """A value found in one view, with its place in the text itself."""
+
+    start: int
+    end: int
+    view: View
+    view_start: int
+    view_end: int
+    finder: Finder
+    cut: bool = False
+
+    def rank(self) -> tuple[bool, int, int, int, int]:
+        # A match that begins or ends within an escape (`%20alice@…` read as `20alice@…`) is a
+        # misreading where another view reads the place whole; it counts where none does.
+        return self.cut, self.start, -self.end, self.view.depth or sys.maxsize, self.finder.order
+
+
+class _Edit(msgspec.Struct, frozen=True):
+    start: int
+    end: int
+    text: str
+    rule: Rule
+
+    def begin(self) -> int:
+        return self.start
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What is to be done at one key; the same for every value there."""
+
+    ignored: bool
+    key_rules: tuple[KeyRule, ...]
+    skipped: frozenset[int]
+
+
+class Redactor:
+    """The rules for one signal, compiled.
+
+    Raises:
+        re2.error: a pattern cannot be compiled.
+        MissingHashKeyError: a rule hashes and there is no key.
+    """
+
+    def __init__(self, rules: list[Rule], ignore: list[str], hash_key: bytes) -> None:
+        self._ignore = KeyMatcher(ignore)
+        self._key_rules = [
+            compile_key_rule(rule, hash_key) for rule in rules if rule.keys is not None
+        ]
+        self._finders = [
+            finder
+            for order, rule in enumerate(rules)
+            if rule.keys is None
+            for finder in compile_finders(rule, order, hash_key)
+        ]
+        self._first_look = FirstLook([finder.regexp.pattern for finder in self._finders])
+        self._integers = [finder for finder in self._finders if finder.integers]
+        self._plans: dict[str, _Plan] = {}
+
+    def string(
+        self, text: str, key: str, report: Report, siblings: Siblings, pointer: str = ""
+    ) -> str | None:
+        """Redact one string.
+
+        Args:
+            text: the value.
+            key: the dotted name of the attribute or field that holds it, ``""`` for none.
+            report: takes the findings.
+            siblings: the other attributes beside it, for ``when``.
+            pointer: where it stands, for the findings.
+
+        Returns:
+            The same object when nothing was found; None when the attribute is to go.
+
+        Raises:
+            UnstableError: the rules do not come to an end on it.
+            DropRecordError: a rule says that the whole record goes.
+        """
+        plan = self._plan(key)
+        if plan.ignored or not text:
+            return text
+        rule = self._key_rule(plan, siblings, text)
+        if rule is None:
+            return self._scan(text, plan, key, report, pointer)
+        if rule.change is None:
+            report.add(rule.rule.id, key, 0, len(text), pointer)
+            return None
+        changed = rule.change(text)
+        if changed != text:
+            report.add(rule.rule.id, key, 0, len(text), pointer)
+        if rule.rule.action.replace is not None:
+            return changed
+        in_url = rule.rule.action.sanitize == "url"
+        whole = (0, len(text)) if changed != text else None
+        return self._scan(changed, plan, key, report, pointer, in_url=in_url, origin=whole)
+
+    def number(
+        self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""
+    ) -> float | str | None:
+        """Redact one number or boolean: the same, a string in its place, or None when it goes."""
+        plan = self._plan(key)
+        if plan.ignored:
+            return value
+        text = str(value)
+        rule = self._key_rule(plan, siblings, text)
+        if rule is not None and rule.rule.action.sanitize is None:
+            report.add(rule.rule.id, key, 0, len(text), pointer)
+            return None if rule.change is None else rule.change(text)
+        if type(value) is not int or len(text) not in {15, 16} or value % 1000 == 0:
+            return value
+        for finder in self._integers:
+            if finder.order not in plan.skipped and not finder.excepted(text):
+                for start, end in finder.spans(text.encode()):
+                    if (start, end) == (0, len(text)):
+                        report.add(finder.rule.id, key, 0, len(text), pointer)
+                        return finder.change(text)
+        return value
+
+    def container(
+        self, key: str, report: Report, siblings: Siblings, pointer: str
+    ) -> str | bool | None:
+        """Say what becomes of a list or object at a key.
+
+        Returns:
+            True: it stays and is looked into; a string: what stands in its place; None: it goes.
+        """
+        plan = self._plan(key)
+        rule = self._key_rule(plan, siblings, "")
+        if plan.ignored or rule is None or rule.rule.action.sanitize is not None:
+            return True
+        report.add(rule.rule.id, key, 0, 0, pointer)
+        if rule.change is None:
+            return None
+        replace = rule.rule.action.replace is not None or rule.rule.action.drop_record is not None
+        return rule.change("") if replace else rule.rule.placeholder
+
+    def ignores(self, key: str) -> bool:
+        """Tell whether values at this key are never looked at."""
+        return self._plan(key).ignored
+
+    def _plan(self, key: str) -> _Plan:
+        plan = self._plans.get(key)
+        if plan is None:
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()  # keys come from outside; most processes know a few hundred
+            plan = self._plans[key] = _Plan(
+                bool(key) and self._ignore(key),
+                tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
+                frozenset(f.order for f in self._finders if f.not_at(key)) if key else frozenset(),
+            )
+        return plan
+
+    @staticmethod
+    def _key_rule(plan: _Plan, siblings: Siblings, text: str) -> KeyRule | None:
+        for rule in plan.key_rules:
+            if rule.applies(siblings) and not rule.excepted(text):
+                return rule
+        return None
+
+    def _scan(
+        self,
+        text: str,
+        plan: _Plan,
+        key: str,
+        report: Report,
+        pointer: str,
+        *,
+        in_url: bool = False,
+        origin: Span | None = None,
+    ) -> str:
+        """Change what is found until nothing is; ``origin`` is where findings are reported."""
+        trail: list[list[_Edit]] = []
+        longest = _MAX_GROWTH * len(text) + 4096
+        for _ in range(_MAX_PASSES):
+            edits = self._edits(text, plan, in_url)
+            if not edits:
+                return text
+            for edit in edits:
+                if origin is not None or not report.detailed:
+                    start, end = origin or (0, 0)
+                else:
+                    start, end = _origin(edit.start, edit.end, trail)
+                report.add(edit.rule.id, key, start, end, pointer)
+            trail.append(edits)
+            text = _apply(text, edits)
+            if len(text) > longest:
+                break
+        raise UnstableError
+
+    def _edits(self, text: str, plan: _Plan, in_url: bool) -> list[_Edit]:
+        """Return what one pass changes in a text, in order and without overlaps."""
+        encoded = any(marker in text for marker in _MARKERS)
+        hits = self._first_look(text)
+        if not hits and not encoded:
+            return []
+        sanitizers = [hit for hit in hits if self._finders[hit].rule.action.sanitize]
+        if sanitizers:
+            # On the text as it is: with its escapes undone, a URL is not a URL.
+            edits = self._resolve(text, list(self._matches(View(text), sanitizers, plan)), in_url)
+            if edits:
+                return edits
+        readings = views(text) if encoded else [View(text)]
+        matches: list[_Match] = []
+        for view in readings:
+            view_hits = hits if not view.depth else self._first_look(view.text)
+            finders = [hit for hit in view_hits if not self._finders[hit].rule.action.sanitize]
+            matches += self._matches(view, finders, plan)
+        if len(readings) > 1:
+            bounds = [view.bounds() for view in readings if view.depth]
+            for match in matches:
+                match.cut = any(match.start not in b or match.end not in b for b in bounds)
+        return self._resolve(text, matches, in_url)
+
+    def _matches(self, view: View, hits: list[int], plan: _Plan) -> Iterator[_Match]:
+        if not hits:
+            return
+        data = view.text.encode()
+        for finder in (self._finders[hit] for hit in hits):
+            if finder.order not in plan.skipped:
+                for start, end in finder.spans(data):
+                    yield _Match(*view.span(start, end), view, start, end, finder)
+
+    @staticmethod
+    def _resolve(text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:
+        """Choose among overlapping matches: leftmost, longest, then in file order."""
+        if not matches:
+            return []
+        written = [match.span() for match in _WRITTEN.finditer(text)]
+        edits: list[_Edit] = []
+        for match in sorted(matches, key=_Match.rank):
+            start, end, finder = match.start, match.end, match.finder
+            place = bisect_left(edits, end, key=_Edit.begin)
+            if place and edits[place - 1].end > start:
+                continue
+            before = bisect_right(written, (start, sys.maxsize)) - 1
+            if before >= 0 and end <= written[before][1]:
+                continue
+            value = match.view.text[match.view_start : match.view_end]
+            changed = value if finder.excepted(value) else finder.change(value)
+            if changed == value:
+                continue
+            if in_url and not match.view.depth:
+                changed = percent_encode(changed)
+            changed = match.view.write(match.view_start, match.view_end, changed)
+            edits.insert(place, _Edit(start, end, changed, finder.rule))
+        return edits
+
+
+def _apply(text: str, edits: list[_Edit]) -> str:
+    pieces: list[str] = []
+    last = 0
+    for edit in edits:
+        pieces += (text[last : edit.start], edit.text)
+        last = edit.end
+    pieces.append(text[last:])
+    return "".join(pieces)
+
+
+def _origin(start: int, end: int, trail: list[list[_Edit]]) -> Span:
+    """Return where a place of the present text stood before all edits of the trail."""
+    for edits in reversed(trail):
+        start, end = _before(start, edits, behind=False), _before(end, edits, behind=True)
+    return start, end
+
+
+def _before(place: int, edits: list[_Edit], *, behind: bool) -> int:
+    shift = 0
+    for edit in edits:
+        new_start = edit.start + shift
+        new_end = new_start + len(edit.text)
+        if place < new_end or (behind and place == new_end):
+            if place <= new_start:
+                break
+            return edit.end if behind else edit.start
+        shift += len(edit.text) - (edit.end - edit.start)
+    return place - shift
