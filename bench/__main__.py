@@ -21,7 +21,7 @@ from sidecar import __version__
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.rules import RuleSignal, load_rules
-from sidecar.redaction.walk_otlp import Outcome, redact_otlp
+from sidecar.redaction.walk_otlp import redact_otlp
 from sidecar.settings import default_rules_dir
 from tests.captured import captures
 from tests.process import SidecarProcess, sidecar_process
@@ -81,11 +81,8 @@ def redact_all(redactor: Redactor, bodies: list[tuple[type[Message], bytes]]) ->
     records = 0
     for kind, body in bodies:
         request = kind.FromString(body)
-        outcome = Outcome()
-        for _ in redact_otlp(request, redactor, outcome):
-            pass
+        records += redact_otlp(request, redactor).kept
         request.SerializeToString()
-        records += outcome.kept
     return records
 
 

@@ -1,5 +1,6 @@
 """Asking the redaction directly: ``POST /redact`` and ``GET /redactions``."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.report import Finding, RedactionCount, Redactions, Report
 from sidecar.redaction.walk_json import redact_json
+from sidecar.work import work
 
 
 class RedactResponse(msgspec.Struct):
@@ -32,7 +34,9 @@ def routes(engine: Engine, redactions: Redactions, max_body_bytes: int) -> list[
         value = _text(body) if kind == "text/plain" else decode_json(body, object)
         report = Report(detailed=True)
         try:
-            redacted = redact_json(value, engine.redactor("http"), report)
+            redacted = await work(
+                len(body), partial(redact_json, value, engine.redactor("http"), report)
+            )
         except DropRecordError:
             redacted = None
         except Exception:

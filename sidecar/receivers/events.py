@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +17,7 @@ from sidecar.receivers.intake import Event, Intake, NotRedactedError, StoppingEr
 from sidecar.receivers.otlp_http import try_later
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.report import Report
+from sidecar.work import work
 
 _BATCH_TYPES = frozenset({"", "application/json", "application/x-ndjson", "application/jsonl"})
 
@@ -60,7 +62,8 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
         try:
             intake.check_open()
             event = _event(await read_json(request, LogRequest, max_body_bytes))
-            report = intake.redact_event(event)
+            size = int(request.headers.get("content-length") or max_body_bytes)
+            report = await work(size, partial(intake.redact_event, event))
             await intake.events([event], [report])
         except NotRedactedError as error:
             raise HTTPError(422, str(error)) from None
@@ -148,7 +151,7 @@ async def _batch(intake: Intake, body: bytes) -> BatchResponse:
         await trio.lowlevel.checkpoint()
         try:
             event = _event(decode_json(record, LogRequest))
-            reports.append(intake.redact_event(event))
+            reports.append(await work(len(bytes(record)), partial(intake.redact_event, event)))
             events.append(event)
         except HTTPError as error:
             rejected.append(Rejection(index, error.detail))

@@ -9,24 +9,24 @@ from typing import Any, Literal
 
 import msgspec
 import structlog
-import trio
 from google.protobuf.message import Message
 
 from sidecar import metrics
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.queue import QueueFull
+from sidecar.receivers.otlp import OtlpSignal
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.report import Redactions, Report
 from sidecar.redaction.walk_json import TooDeepError, redact_json
 from sidecar.redaction.walk_otlp import Outcome, redact_otlp
+from sidecar.work import work
 
 _log = structlog.get_logger(__name__)
 
 Transport = Literal["http", "grpc"]
 
-# How long one request may keep the event loop to itself.
-_TURN_SECONDS = 0.005
+Decoder = Callable[[OtlpSignal, bytes], Message]
 
 
 class Event(msgspec.Struct):
@@ -75,27 +75,31 @@ class Intake:
         if self._stopping():
             raise StoppingError
 
-    async def otlp(self, signal: Signal, request: Message, transport: Transport) -> int:
-        """Redact and queue one OTLP request; it is changed in place.
+    async def otlp(
+        self, otlp: OtlpSignal, body: bytes, decode: Decoder, transport: Transport
+    ) -> int:
+        """Decode, redact and queue one OTLP request.
 
         Returns:
             How many records were taken out because they could not be redacted.
 
         Raises:
+            MalformedError, WrongShapeError: as ``decode`` does.
             QueueFull: nothing was queued.
         """
-        outcome = Outcome()
-        turn_ends = trio.current_time() + _TURN_SECONDS
-        for _ in redact_otlp(request, self._engine.redactor(signal), outcome):
-            if trio.current_time() > turn_ends:
-                await trio.lowlevel.checkpoint()
-                turn_ends = trio.current_time() + _TURN_SECONDS
-        await self._queue(Batch(signal, request.SerializeToString(), outcome.kept))
-        self._count(signal, transport, outcome)
+
+        def redact() -> tuple[Batch, Outcome]:
+            request = decode(otlp, body)
+            outcome = redact_otlp(request, self._engine.redactor(otlp.signal))
+            return Batch(otlp.signal, request.SerializeToString(), outcome.kept), outcome
+
+        batch, outcome = await work(len(body), redact)
+        await self._queue(batch)
+        self._count(otlp.signal, transport, outcome)
         return outcome.failed
 
     def redact_event(self, event: Event) -> Report:
-        """Redact one event in place.
+        """Redact one event in place; safe in a thread.
 
         Raises:
             NotRedactedError: it must not be taken.
@@ -174,4 +178,7 @@ def _observe(event: Event) -> None:
 def _measurement(value: Any) -> float | None:
     if type(value) not in {int, float} or not 0 <= value < math.inf:
         return None
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return None

@@ -6,18 +6,18 @@ what to an OTLP client is https://opentelemetry.io/docs/specs/otlp/#failures.
 
 import base64
 import time
+from contextlib import suppress
 from urllib.parse import quote
 
 import trio
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from sidecar import metrics
 from sidecar.http.asgi import Receive, Scope, Send, log_failure
-from sidecar.http.body import decompress
+from sidecar.http.body import READ_SECONDS, decompress
 from sidecar.http.messages import Disconnected, HTTPError
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.intake import Intake, StoppingError
@@ -31,6 +31,7 @@ from sidecar.receivers.otlp import (
 
 _FRAME_HEAD = 5  # one byte: compressed or not; four: the length, big-endian
 _DRAIN_SECONDS = 2.0
+_MEDIA_TYPES = {b"application/grpc", b"application/grpc+proto"}
 _ENCODINGS = ("identity", "gzip", "deflate")
 _SIGNALS = {otlp.grpc_path: otlp for otlp in OTLP_SIGNALS}
 
@@ -91,15 +92,18 @@ class GrpcReceiver:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value for name, value in scope["headers"]}
-        content_type = headers.get("content-type", b"")
-        if scope["http_version"] != "2" or not content_type.startswith(b"application/grpc"):
-            await _not_grpc(scope, send)
+        body = _Body(receive)
+        kind = headers.get("content-type", b"").partition(b";")[0].strip()
+        if scope["http_version"] != "2" or scope["method"] != "POST" or kind not in _MEDIA_TYPES:
+            await _not_grpc(scope, body, send)
             return
         started = time.perf_counter()
-        body = _Body(receive)
         try:
             code, frame, trailers = code_pb2.OK, await self._call(scope, headers, body), []
         except Disconnected:
@@ -125,8 +129,8 @@ class GrpcReceiver:
             raise GrpcError(code_pb2.UNIMPLEMENTED, "There is no such method here.")
         try:
             self._intake.check_open()
-            message = await self._read(otlp, headers, stream)
-            failed = await self._intake.otlp(otlp.signal, message, "grpc")
+            body = await self._read(otlp, headers, stream)
+            failed = await self._intake.otlp(otlp, body, decode_protobuf, "grpc")
         except MalformedError as error:
             raise _refused(otlp, code_pb2.INVALID_ARGUMENT, str(error)) from None
         except QueueFull as error:
@@ -144,12 +148,18 @@ class GrpcReceiver:
         body = response(otlp, failed).SerializeToString()
         return b"\0" + len(body).to_bytes(4, "big") + body
 
-    async def _read(self, otlp: OtlpSignal, headers: dict[str, bytes], stream: "_Body") -> Message:
+    async def _read(self, otlp: OtlpSignal, headers: dict[str, bytes], stream: "_Body") -> bytes:
         """Read the one message of a call."""
         data = bytearray()
         announced = 0
+        deadline = trio.current_time() + READ_SECONDS
         while not stream.ended:
-            data += await stream.receive()
+            with trio.CancelScope(deadline=deadline) as waiting:
+                data += await stream.receive()
+            if waiting.cancelled_caught:
+                raise _refused(
+                    otlp, code_pb2.DEADLINE_EXCEEDED, "The message did not arrive in time."
+                )
             announced = int.from_bytes(data[1:_FRAME_HEAD], "big")
             if max(announced, len(data) - _FRAME_HEAD) > self._limit:
                 raise _refused(
@@ -162,7 +172,7 @@ class GrpcReceiver:
         body = bytes(memoryview(data)[_FRAME_HEAD:])
         if data[0]:
             body = self._decompress(otlp, headers, body)
-        return decode_protobuf(otlp, body)
+        return body
 
     def _decompress(self, otlp: OtlpSignal, headers: dict[str, bytes], body: bytes) -> bytes:
         coding = headers.get("grpc-encoding", b"identity").decode("latin-1").lower()
@@ -208,9 +218,12 @@ async def _respond(send: Send, frame: bytes, trailers: list[tuple[bytes, bytes]]
     await send({"type": "http.response.trailers", "headers": trailers, "more_trailers": False})
 
 
-async def _not_grpc(scope: Scope, send: Send) -> None:
+async def _not_grpc(scope: Scope, body: _Body, send: Send) -> None:
     """Tell a client of another protocol that it has the wrong port."""
     http2 = scope["http_version"] == "2"
+    if http2:
+        with suppress(Disconnected):
+            await body.drain()
     status, text = (415, b"") if http2 else (426, b"This port speaks gRPC over HTTP/2.\n")
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]
     if not http2:

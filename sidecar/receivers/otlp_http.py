@@ -116,8 +116,7 @@ async def _receive(
     try:
         intake.check_open()
         body = await read_body(request, limit)
-        message = _DECODERS[kind](otlp, body)
-        return await intake.otlp(otlp.signal, message, "http")
+        return await intake.otlp(otlp, body, _DECODERS[kind], "http")
     except MalformedError as error:
         raise HTTPError(400, str(error)) from None
     except WrongShapeError as error:

@@ -34,14 +34,19 @@ def compile_action(rule: Rule, hash_key: bytes) -> Change | None:
     if action.hash is not None:
         if not hash_key:
             raise MissingHashKeyError
-        length = action.hash.length
-        return lambda text: _hash(text, hash_key, rule.id, length)
+        length, prefix = action.hash.length, hash_prefix(rule)
+        return lambda text: _hash(text, hash_key, prefix, length)
     if action.truncate is not None:
         kept = action.truncate.length
         return lambda text: text[:kept]
     if action.sanitize is not None:
         return sanitize_url
     return _drop_record if action.drop_record is not None else None
+
+
+def hash_prefix(rule: Rule) -> str:
+    """Return what stands before the digest of a rule that hashes."""
+    return f"[{rule.id.upper().replace('-', '_')}:"
 
 
 def _constant(text: str) -> Change:
@@ -56,10 +61,10 @@ def _mask(text: str, first: int, last: int, char: str) -> str:
     return text[:first] + char * hidden + text[len(text) - last :]
 
 
-def _hash(text: str, key: bytes, rule_id: str, length: int) -> str:
+def _hash(text: str, key: bytes, prefix: str, length: int) -> str:
     digest = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:length]
-    return f"[{rule_id.upper().replace('-', '_')}:{digest}]"
+    return f"{prefix}{digest}]"
 
 
 def _drop_record(_: str) -> str:
-    raise DropRecordError
+    raise DropRecordError("the whole record is dropped")

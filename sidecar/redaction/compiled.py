@@ -1,12 +1,13 @@
 """Rules, compiled one by one: what a rule looks for and what it does, ready to run."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import re2
 
-from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action
+from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action, hash_prefix
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.detectors.base import Span
 from sidecar.redaction.first_look import options
@@ -14,6 +15,8 @@ from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.rules import Rule, RulesError
 
 Siblings = Mapping[str, Any]
+
+_UUID = re.compile(rb"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 
 
 class KeyRule(msgspec.Struct, frozen=True):
@@ -26,7 +29,9 @@ class KeyRule(msgspec.Struct, frozen=True):
 
     def applies(self, siblings: Siblings) -> bool:
         """Tell whether the attributes beside a value are as ``when`` says."""
-        return all(siblings.get(key) == value for key, value in self.rule.when.items())
+        return all(
+            key in siblings and str(siblings[key]) == value for key, value in self.rule.when.items()
+        )
 
 
 class Finder(msgspec.Struct, frozen=True):
@@ -38,6 +43,7 @@ class Finder(msgspec.Struct, frozen=True):
     group: int
     narrow: Callable[[str], Span | None] | None
     integers: bool
+    spares_uuids: bool
     change: Change
     excepted: Callable[[str], bool]
     not_at: KeyMatcher
@@ -45,6 +51,7 @@ class Finder(msgspec.Struct, frozen=True):
     def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
         """Yield where values are found in UTF-8 text, as offsets in characters."""
         place = counted = characters = 0
+        uuids = [m.span() for m in _UUID.finditer(data)] if self.spares_uuids else []
         while (match := self.regexp.search(data, place)) is not None:
             start, end = match.span(self.group)
             if end <= start:
@@ -55,6 +62,9 @@ class Finder(msgspec.Struct, frozen=True):
             if span is None:
                 # Another value may begin inside what only looked like one.
                 place = start + 1
+                continue
+            if any(low < end and start < high for low, high in uuids):
+                place = end
                 continue
             # Not the end of the match: the character behind a value may stand before the next.
             place = end if span[1] == len(found) else start + len(found[: span[1]].encode())
@@ -88,6 +98,27 @@ def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
         ) from None
 
 
+def written_pattern(rules: list[Rule]) -> str:
+    """Return a pattern for what the rules write in brackets, plain or percent-encoded."""
+    plain = {
+        re2.escape(text)
+        for rule in rules
+        for text in (rule.placeholder, getattr(rule.action.replace, "with_", None) or "")
+        if text.startswith("[") and text.endswith("]")
+    }
+    plain |= {
+        re2.escape(hash_prefix(rule)) + rf"[0-9a-f]{{{rule.action.hash.length}}}\]"
+        for rule in rules
+        if rule.action.hash is not None
+    }
+    encoded = {
+        text.replace(r"\[", bracket).replace(r"\]", end).replace(r"\:", colon)
+        for text in plain
+        for bracket, end, colon in (("%5B", "%5D", "%3A"), ("%255B", "%255D", "%253A"))
+    }
+    return "|".join(sorted(plain | encoded)) or "$^"
+
+
 def compile_key_rule(rule: Rule, hash_key: bytes) -> KeyRule:
     """Compile a rule that has ``keys``."""
     return KeyRule(
@@ -104,10 +135,12 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
     assert change is not None, "drop goes with keys only"
     if rule.find is not None:
         detector = DETECTORS[rule.find]
-        patterns, narrow, integers = detector.patterns, detector.narrow, detector.integers
+        patterns, narrow = detector.patterns, detector.narrow
+        integers, spares_uuids = detector.integers, detector.spares_uuids
     else:
         assert rule.pattern is not None
-        patterns, narrow, integers = (rule.pattern,), None, False
+        patterns, narrow = (rule.pattern,), None
+        integers = spares_uuids = False
     for pattern in patterns:
         regexp = re2.compile(pattern, options())
         yield Finder(
@@ -117,6 +150,7 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
             regexp.groupindex.get("value", 0),
             narrow,
             integers,
+            spares_uuids,
             change,
             _any_of(rule.except_.values),
             KeyMatcher(rule.except_.keys),

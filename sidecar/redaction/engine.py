@@ -2,8 +2,9 @@
 
 import re2
 
-from sidecar.redaction.compiled import check_rule
-from sidecar.redaction.redactor import Redactor
+from sidecar.redaction.actions import DropRecordError
+from sidecar.redaction.compiled import check_rule, written_pattern
+from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import RULE_SIGNALS, Rules, RulesError, RuleSignal
 
@@ -20,6 +21,7 @@ class Engine:
         self.rules = rules
         self._redactors: dict[RuleSignal, Redactor] = {}
         compiled: dict[tuple[str, ...], Redactor] = {}
+        written = written_pattern(rules.rules)
         for rule in rules.rules:
             check_rule(rule, rules.places[rule.id], hash_key)
         for signal in RULE_SIGNALS:
@@ -27,7 +29,7 @@ class Engine:
             ids = tuple(rule.id for rule in chosen)
             if ids not in compiled:
                 try:
-                    compiled[ids] = Redactor(chosen, rules.ignore, hash_key)
+                    compiled[ids] = Redactor(chosen, rules.ignore, hash_key, written)
                 except re2.error as error:
                     raise RulesError(f"the rules together need too much memory: {error}") from None
             self._redactors[signal] = compiled[ids]
@@ -44,7 +46,13 @@ class Engine:
                 given = test.in_ if test.in_ is not None else test.keep
                 expected = test.out if test.out is not None else test.keep
                 assert given is not None
-                result = redactor.string(given, test.key, Report(), rule.when)
+                try:
+                    result = redactor.string(given, test.key, Report(), rule.when)
+                except (DropRecordError, UnstableError) as error:
+                    raise RulesError(
+                        f"{self.rules.places[rule.id]}: rule '{rule.id}': test {number} "
+                        f"raises {type(error).__name__}: {error}"
+                    ) from None
                 if result != expected:
                     raise RulesError(
                         f"{self.rules.places[rule.id]}: rule '{rule.id}': test {number} "

@@ -9,6 +9,7 @@ A redactor knows strings and numbers, not where they stand: the walkers do. It i
 cannot make stable raises, and the walker drops the record.
 """
 
+import re
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
@@ -28,17 +29,16 @@ from sidecar.redaction.first_look import FirstLook, options
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Rule
-from sidecar.redaction.views import View, percent_encode, views
+from sidecar.redaction.views import MARKERS, View, percent_encode, views
 
-_MAX_PASSES = 16
+_MAX_PASSES = 32
 # A placeholder is longer than what it replaces, but not by this much.
 _MAX_GROWTH = 32
 _MAX_PLANS = 4096
-# What rules write is not looked at again, plain or percent-encoded.
-_WRITTEN = re2.compile(
-    r"(?:\[|%5B)(?:REDACTED[A-Z0-9_]*|[A-Z0-9_]+(?::|%3A)[0-9a-f]{8,64})(?:\]|%5D)", options()
-)
-_MARKERS = ("%", "+", "\\", "&")
+# Of a longer key only the end is known to rules.
+MAX_KEY = 256
+# What may stand at an ignored key: hexadecimal digits in groups. Anything else is looked at.
+_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
 
 
 class UnstableError(Exception):
@@ -83,13 +83,20 @@ class _Plan(msgspec.Struct, frozen=True):
 class Redactor:
     """The rules for one signal, compiled.
 
+    Args:
+        rules: those that hold for the signal, in file order.
+        ignore: globs of keys at which ids are left alone.
+        hash_key: of rules that hash.
+        written: a pattern for what any rule of the folder writes, which is not looked at again.
+
     Raises:
         re2.error: a pattern cannot be compiled.
         MissingHashKeyError: a rule hashes and there is no key.
     """
 
-    def __init__(self, rules: list[Rule], ignore: list[str], hash_key: bytes) -> None:
+    def __init__(self, rules: list[Rule], ignore: list[str], hash_key: bytes, written: str) -> None:
         self._ignore = KeyMatcher(ignore)
+        self._written = re2.compile(written, options())
         self._key_rules = [
             compile_key_rule(rule, hash_key) for rule in rules if rule.keys is not None
         ]
@@ -102,6 +109,18 @@ class Redactor:
         self._first_look = FirstLook([finder.regexp.pattern for finder in self._finders])
         self._integers = [finder for finder in self._finders if finder.integers]
         self._plans: dict[str, _Plan] = {}
+        self._clean_names: set[str] = set()
+
+    def name(self, name: str, report: Report, pointer: str = "") -> str:
+        """Redact the name of an attribute or field; the same object when nothing was found."""
+        if name in self._clean_names:
+            return name
+        changed = self._scan(name, self._plan(""), "", report, pointer)
+        if changed == name and len(name) <= MAX_KEY:
+            if len(self._clean_names) >= _MAX_PLANS:
+                self._clean_names.clear()
+            self._clean_names.add(name)
+        return changed
 
     def string(
         self, text: str, key: str, report: Report, siblings: Siblings, pointer: str = ""
@@ -123,7 +142,7 @@ class Redactor:
             DropRecordError: a rule says that the whole record goes.
         """
         plan = self._plan(key)
-        if plan.ignored or not text:
+        if not text or (plan.ignored and _ID.fullmatch(text)):
             return text
         rule = self._key_rule(plan, siblings, text)
         if rule is None:
@@ -145,14 +164,14 @@ class Redactor:
     ) -> float | str | None:
         """Redact one number or boolean: the same, a string in its place, or None when it goes."""
         plan = self._plan(key)
-        if plan.ignored:
-            return value
-        text = str(value)
+        # 2**53: from there on, not every number with a fraction of .0 is a whole one.
+        whole = isinstance(value, float) and abs(value) < 2**53 and value.is_integer()
+        text = str(int(value) if whole else value)
         rule = self._key_rule(plan, siblings, text)
         if rule is not None and rule.rule.action.sanitize is None:
             report.add(rule.rule.id, key, 0, len(text), pointer)
             return None if rule.change is None else rule.change(text)
-        if type(value) is not int or len(text) not in {15, 16} or value % 1000 == 0:
+        if plan.ignored or len(text) not in {15, 16} or not text.isdecimal():
             return value
         for finder in self._integers:
             if finder.order not in plan.skipped and not finder.excepted(text):
@@ -172,7 +191,7 @@ class Redactor:
         """
         plan = self._plan(key)
         rule = self._key_rule(plan, siblings, "")
-        if plan.ignored or rule is None or rule.rule.action.sanitize is not None:
+        if rule is None or rule.rule.action.sanitize is not None:
             return True
         report.add(rule.rule.id, key, 0, 0, pointer)
         if rule.change is None:
@@ -180,11 +199,8 @@ class Redactor:
         replace = rule.rule.action.replace is not None or rule.rule.action.drop_record is not None
         return rule.change("") if replace else rule.rule.placeholder
 
-    def ignores(self, key: str) -> bool:
-        """Tell whether values at this key are never looked at."""
-        return self._plan(key).ignored
-
     def _plan(self, key: str) -> _Plan:
+        key = key[-MAX_KEY:]
         plan = self._plans.get(key)
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
@@ -231,20 +247,14 @@ class Redactor:
             text = _apply(text, edits)
             if len(text) > longest:
                 break
-        raise UnstableError
+        raise UnstableError("the rules keep changing what they wrote")
 
     def _edits(self, text: str, plan: _Plan, in_url: bool) -> list[_Edit]:
         """Return what one pass changes in a text, in order and without overlaps."""
-        encoded = any(marker in text for marker in _MARKERS)
+        encoded = any(marker in text for marker in MARKERS)
         hits = self._first_look(text)
         if not hits and not encoded:
             return []
-        sanitizers = [hit for hit in hits if self._finders[hit].rule.action.sanitize]
-        if sanitizers:
-            # On the text as it is: with its escapes undone, a URL is not a URL.
-            edits = self._resolve(text, list(self._matches(View(text), sanitizers, plan)), in_url)
-            if edits:
-                return edits
         readings = views(text) if encoded else [View(text)]
         matches: list[_Match] = []
         for view in readings:
@@ -252,10 +262,18 @@ class Redactor:
             finders = [hit for hit in view_hits if not self._finders[hit].rule.action.sanitize]
             matches += self._matches(view, finders, plan)
         if len(readings) > 1:
-            bounds = [view.bounds() for view in readings if view.depth]
+            decoded = [view for view in readings if view.depth]
             for match in matches:
-                match.cut = any(match.start not in b or match.end not in b for b in bounds)
-        return self._resolve(text, matches, in_url)
+                match.cut = not all(
+                    view.begins_at(match.start) and view.begins_at(match.end) for view in decoded
+                )
+        edits = self._resolve(text, matches, in_url)
+        if edits:
+            return edits
+        # Last, since what they take out may be the beginning of something to be found; and on the
+        # text as it is, since a URL with its escapes undone is none.
+        sanitizers = [hit for hit in hits if self._finders[hit].rule.action.sanitize]
+        return self._resolve(text, list(self._matches(View(text), sanitizers, plan)), in_url)
 
     def _matches(self, view: View, hits: list[int], plan: _Plan) -> Iterator[_Match]:
         if not hits:
@@ -266,12 +284,11 @@ class Redactor:
                 for start, end in finder.spans(data):
                     yield _Match(*view.span(start, end), view, start, end, finder)
 
-    @staticmethod
-    def _resolve(text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:
+    def _resolve(self, text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:
         """Choose among overlapping matches: leftmost, longest, then in file order."""
         if not matches:
             return []
-        written = [match.span() for match in _WRITTEN.finditer(text)]
+        written = [match.span() for match in self._written.finditer(text)]
         edits: list[_Edit] = []
         for match in sorted(matches, key=_Match.rank):
             start, end, finder = match.start, match.end, match.finder

@@ -52,7 +52,8 @@ class Report:
     def add(self, rule: str, key: str, start: int, end: int, pointer: str) -> None:
         """Note one finding."""
         self.counts[key, rule] += 1
-        self.fields.setdefault(key.rpartition(".")[2])
+        if key:
+            self.fields.setdefault(key.rpartition(".")[2])
         if self.detailed:
             self.findings.append(Finding(rule, start, end, pointer))
 

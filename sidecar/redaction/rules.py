@@ -16,13 +16,18 @@ import yaml
 RuleSignal = Literal["traces", "metrics", "logs", "events", "http"]
 RULE_SIGNALS: tuple[RuleSignal, ...] = ("traces", "metrics", "logs", "events", "http")
 
+_MAX_FILE_BYTES = 2**20
 _SUFFIXES = {".yaml", ".yml", ".toml", ".json"}
-_Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]+$", max_length=64)]
+_Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]+\Z", max_length=64)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class RulesError(Exception):
     """A rules folder cannot be used; the message is one line: ``file:line: reason``."""
+
+    def __init__(self, message: str) -> None:
+        # What people write into files, and what parsers say of it, may hold line breaks.
+        super().__init__(" ".join(message.split()))
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -119,6 +124,8 @@ class Rule(_Strict, frozen=True, kw_only=True):
         """Check that it says in one way what to find."""
         if sum(way is not None for way in (self.find, self.pattern, self.keys)) != 1:
             raise ValueError("name exactly one of find, pattern, keys")
+        if self.pattern == "" or self.keys == []:
+            raise ValueError("an empty pattern or list of keys finds nothing")
         if self.when and self.keys is None:
             raise ValueError("`when` goes with `keys`")
         if self.keys is None and (self.action.drop or self.action.truncate):
@@ -220,6 +227,8 @@ class _Lines:
 
 def _decode(path: Path) -> tuple[RulesFile, _Lines]:
     try:
+        if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
+            raise RulesError(f"{path.name}: is no file of at most {_MAX_FILE_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RulesError(f"{path.name}: cannot be read: {error.strerror}") from None
@@ -232,19 +241,44 @@ def _decode(path: Path) -> tuple[RulesFile, _Lines]:
         elif path.suffix == ".json":
             value = msgspec.json.decode(text)
         else:
+            node = yaml.compose(text, yaml.CSafeLoader)
+            _refuse_twice(path, node)
+            lines = _Lines(node)
             value = yaml.load(text, yaml.CSafeLoader)
-            lines = _Lines(yaml.compose(text, yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RulesError(f"{path.name}:{line}: {error.problem}") from None
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, msgspec.DecodeError) as error:
-        raise RulesError(f"{path.name}: {error}") from None
+    except RulesError:
+        raise
+    except Exception as error:
+        # YAML's constructors raise whatever the types they make raise.
+        raise RulesError(f"{path.name}: {type(error).__name__}: {error}") from None
     try:
         return msgspec.convert(value, RulesFile), lines
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         steps = _steps(where.rstrip("`"))
         raise RulesError(f"{path.name}:{lines.of(steps)}: {_named(value, steps)}{reason}") from None
+
+
+def _refuse_twice(path: Path, node: yaml.Node | None) -> None:
+    """Refuse a mapping with a key twice: YAML would take the last and forget the first."""
+    waiting, visited = [node], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in visited:  # anchors may make circles
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise RulesError(f"{path.name}:{line}: `{key.value}` stands twice in one place")
+                seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+                waiting.append(value)
 
 
 def _steps(where: str) -> tuple[str | int, ...]:

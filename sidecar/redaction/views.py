@@ -11,32 +11,33 @@ URL standard's application/x-www-form-urlencoded; escapes in JSON strings are RF
 
 import html
 import re
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import msgspec
 
 _MAX_DEPTH = 3
-_MAX_VIEWS = 12
+# How much of a word is looked at on each side of a place.
+_WORD = 256
 _BLANK = re.compile(r"[\s\"'<>`]")
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """One encoding.
+    """One encoding, or several that stand side by side.
 
     Attributes:
         name: for people.
-        marker: a string without which a text is not in this encoding.
         escapes: finds one run of escapes; what lies between stays as it is.
         decode: a run → its characters, each with the length of its escape.
-        encode: plain text → the same in this encoding.
+        encode: plain text, a run of the escapes beside it → the text in their encoding.
     """
 
     name: str
-    marker: str
     escapes: re.Pattern[str]
     decode: Callable[[str], list[tuple[str, int]]]
-    encode: Callable[[str], str]
+    encode: Callable[[str, str], str]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class View(msgspec.Struct, frozen=True):
     text: str
     parent: "View | None" = None
     layer: "Layer | None" = None
-    starts: list[int] = []
+    starts: "array[int]" = msgspec.field(default_factory=lambda: array("I"))
     depth: int = 0
 
     def span(self, start: int, end: int) -> tuple[int, int]:
@@ -64,9 +65,11 @@ class View(msgspec.Struct, frozen=True):
             view = view.parent
         return start, end
 
-    def bounds(self) -> frozenset[int]:
-        """Return the offsets in the original text at which a character of this view begins."""
-        return frozenset(self.span(place, place)[0] for place in range(len(self.text) + 1))
+    def begins_at(self, place: int) -> bool:
+        """Tell whether a character of this view, or its end, stands at an original offset."""
+        indices = range(len(self.text) + 1)
+        index = bisect_left(indices, place, key=lambda i: self.span(i, i)[0])
+        return index < len(indices) and self.span(index, index)[0] == place
 
     def write(self, start: int, end: int, plain: str) -> str:
         """Return ``plain`` as it must be written in the original text, in place of a piece.
@@ -77,40 +80,54 @@ class View(msgspec.Struct, frozen=True):
         view = self
         while view.parent is not None and view.layer is not None:
             start, end = view.starts[start], view.starts[end]
-            if view.layer.escapes.search(_word(view.parent.text, start, end)):
-                plain = view.layer.encode(plain)
+            escape = view.layer.escapes.search(_word(view.parent.text, start, end))
+            if escape:
+                plain = view.layer.encode(plain, escape[0])
             view = view.parent
         return plain
 
 
 def views(text: str) -> list[View]:
-    """Return the text and every reading of it with encodings undone, the deepest first."""
+    """Return the text and every reading of it with encodings undone, the deepest first.
+
+    Where several encodings stand side by side, each is undone alone and all are undone together;
+    only what has most undone, with ``+`` as it is and as a blank, is looked into further.
+    """
     found = [View(text)]
     seen = {text}
-    for view in found:  # grows while it is read
-        if view.depth == _MAX_DEPTH:
-            break
-        for layer in LAYERS:
-            if layer.marker in view.text and len(found) < _MAX_VIEWS:
-                deeper = _undo(view, layer)
-                if deeper is not None and deeper.text not in seen:
-                    seen.add(deeper.text)
-                    found.append(deeper)
+    front = found
+    for _ in range(_MAX_DEPTH):
+        widest: list[View] = []
+        for view in front:
+            deeper = [_undo(view, layer) for layer in _layers(view.text)]
+            new = {view.text: view for view in deeper if view.text not in seen}
+            seen.update(new)
+            found = [*found, *new.values()]
+            widest += list(new.values())[-2:]
+        front = widest
     found.reverse()
     return found
 
 
+def _layers(text: str) -> list[Layer]:
+    """Return the encodings that a text can be read in, the widest last."""
+    layers = [layer for layer in _SINGLE if layer.escapes.search(text)]
+    if len(layers) > 1:
+        layers.append(_ALL)
+    if "+" in text:
+        layers.append(_ALL_FORM)
+    return layers
+
+
 def _word(text: str, start: int, end: int) -> str:
-    while start > 0 and not _BLANK.match(text[start - 1]):
-        start -= 1
-    while end < len(text) and not _BLANK.match(text[end]):
-        end += 1
-    return text[start:end]
+    before = _BLANK.split(text[max(0, start - _WORD) : start])[-1]
+    after = _BLANK.split(text[end : end + _WORD], maxsplit=1)[0]
+    return before + text[start:end] + after
 
 
-def _undo(view: View, layer: Layer) -> View | None:
+def _undo(view: View, layer: Layer) -> View:
     pieces: list[str] = []
-    starts: list[int] = []
+    starts = array("I")  # a list would take nine times as much
     last = 0
     for match in layer.escapes.finditer(view.text):
         pieces.append(view.text[last : match.start()])
@@ -121,8 +138,6 @@ def _undo(view: View, layer: Layer) -> View | None:
             starts.append(place)
             place += length
         last = match.end()
-    if not last:
-        return None
     pieces.append(view.text[last:])
     starts.extend(range(last, len(view.text) + 1))
     return View("".join(pieces), view, layer, starts, view.depth + 1)
@@ -133,8 +148,8 @@ def _percent_decode(run: str) -> list[tuple[str, int]]:
     return [(character, 3 * size) for character, size in _utf8_characters(raw)]
 
 
-def _form_decode(run: str) -> list[tuple[str, int]]:
-    return [(" ", 1)] * len(run) if run[0] == "+" else _percent_decode(run)
+def _blanks(run: str) -> list[tuple[str, int]]:
+    return [(" ", 1)] * len(run)
 
 
 def _utf8_characters(raw: bytes) -> Iterator[tuple[str, int]]:
@@ -152,7 +167,7 @@ def _utf8_characters(raw: bytes) -> Iterator[tuple[str, int]]:
 
 
 _JSON_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
-_JSON_ESCAPE = re.compile(
+_JSON_ESCAPE = (
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
     r"|\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\[\"\\/bfnrt]"
 )
@@ -168,10 +183,6 @@ def _json_decode(escape: str) -> list[tuple[str, int]]:
     return [(_JSON_SHORT.get(escape[1], escape[1]), 2)]
 
 
-def _json_encode(plain: str) -> str:
-    return msgspec.json.encode(plain).decode()[1:-1]
-
-
 def _html_decode(entity: str) -> list[tuple[str, int]]:
     plain = html.unescape(entity)
     # An entity may stand for two characters; the second has no place of its own.
@@ -183,15 +194,37 @@ def percent_encode(plain: str) -> str:
     return quote(plain, safe="")
 
 
-LAYERS = (
-    Layer("percent", "%", re.compile(r"(?:%[0-9A-Fa-f]{2})+"), _percent_decode, percent_encode),
-    Layer("form", "+", re.compile(r"(?:%[0-9A-Fa-f]{2})+|\++"), _form_decode, percent_encode),
-    Layer("json", "\\", _JSON_ESCAPE, _json_decode, _json_encode),
-    Layer(
-        "html",
-        "&",
-        re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});"),
-        _html_decode,
-        html.escape,
-    ),
-)
+def _decode(run: str) -> list[tuple[str, int]]:
+    return _DECODERS[run[0]](run)
+
+
+def _encode(plain: str, escape: str) -> str:
+    return _ENCODERS[escape[0]](plain)
+
+
+# By the first character of an escape.
+_DECODERS: dict[str, Callable[[str], list[tuple[str, int]]]] = {
+    "%": _percent_decode,
+    "+": _blanks,
+    "\\": _json_decode,
+    "&": _html_decode,
+}
+_ENCODERS: dict[str, Callable[[str], str]] = {
+    "%": percent_encode,
+    "+": percent_encode,
+    "\\": lambda plain: msgspec.json.encode(plain).decode()[1:-1],
+    "&": html.escape,
+}
+_PERCENT = r"(?:%[0-9A-Fa-f]{2})+"
+_HTML = r"&(?:#[0-9]{1,9}|#[xX][0-9a-fA-F]{1,8}|[a-zA-Z][a-zA-Z0-9]{1,30});"
+
+
+def _layer(name: str, *escapes: str) -> Layer:
+    return Layer(name, re.compile("|".join(escapes)), _decode, _encode)
+
+
+# What text must hold for any of them to apply.
+MARKERS = tuple(_DECODERS)
+_SINGLE = (_layer("percent", _PERCENT), _layer("json", _JSON_ESCAPE), _layer("html", _HTML))
+_ALL = _layer("all", _PERCENT, _JSON_ESCAPE, _HTML)
+_ALL_FORM = _layer("form", _PERCENT, r"\++", _JSON_ESCAPE, _HTML)

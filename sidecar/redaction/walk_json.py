@@ -1,8 +1,9 @@
 """Redacts JSON values: every string at any depth, keys of objects, numbers where a rule says so."""
 
+from collections import Counter
 from typing import Any
 
-from sidecar.redaction.redactor import Redactor
+from sidecar.redaction.redactor import MAX_KEY, Redactor
 from sidecar.redaction.report import Report
 
 MAX_DEPTH = 64
@@ -49,8 +50,6 @@ def _value(
             raise TooDeepError
         result = redactor.container(key, report, siblings, pointer)
         if result is True:
-            if redactor.ignores(key):
-                return value
             if isinstance(value, dict):
                 return _object(value, key, pointer, redactor, report, depth + 1)
             return _array(value, key, pointer, redactor, report, depth + 1)
@@ -65,15 +64,24 @@ def _object(
     value: dict[str, Any], key: str, pointer: str, redactor: Redactor, report: Report, depth: int
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    numbers: Counter[str] = Counter()
     same = True
     for name, item in value.items():
-        inner_key = f"{key}.{name}" if key else name
-        inner = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-        changed_name = redactor.string(name, "", report, {}, inner) or ""
+        inner = ""
+        if report.detailed:
+            inner = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+        shown = redactor.name(name, report, inner)
+        inner_key = f"{key}.{shown}"[-MAX_KEY:] if key else shown
         changed = _value(item, inner_key, inner, value, redactor, report, depth)
-        same = same and changed is item and changed_name is name
-        if changed is not _GONE:
-            result[_free(changed_name, result)] = changed
+        same = same and changed is item and shown is name
+        if changed is _GONE:
+            continue
+        free = shown
+        while free in result:
+            # Two keys read the same once they are redacted.
+            numbers[shown] += 1
+            free = f"{shown}#{numbers[shown] + 1}"
+        result[free] = changed
     return value if same else result
 
 
@@ -81,19 +89,11 @@ def _array(
     value: list[Any], key: str, pointer: str, redactor: Redactor, report: Report, depth: int
 ) -> list[Any]:
     result = [
-        _value(item, key, f"{pointer}/{index}", {}, redactor, report, depth)
+        _value(
+            item, key, f"{pointer}/{index}" if report.detailed else "", {}, redactor, report, depth
+        )
         for index, item in enumerate(value)
     ]
     if all(new is old for new, old in zip(result, value, strict=True)):
         return value
     return [item for item in result if item is not _GONE]
-
-
-def _free(name: str, taken: dict[str, Any]) -> str:
-    """Return the name, numbered when two keys read the same once they are redacted."""
-    if name not in taken:
-        return name
-    number = 2
-    while f"{name}#{number}" in taken:
-        number += 1
-    return f"{name}#{number}"

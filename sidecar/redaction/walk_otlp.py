@@ -5,7 +5,6 @@ version cannot be forgotten; only what must never change is listed here. Fields 
 does not know are taken out, since nobody can look into them.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, cast
 
@@ -15,7 +14,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.redactor import Redactor
+from sidecar.redaction.compiled import Siblings
+from sidecar.redaction.redactor import MAX_KEY, Redactor
 from sidecar.redaction.report import Report
 
 _log = structlog.get_logger(__name__)
@@ -56,20 +56,20 @@ class Outcome(msgspec.Struct):
     report: Report = msgspec.field(default_factory=Report)
 
 
-def redact_otlp(request: Message, redactor: Redactor, outcome: Outcome) -> Iterator[None]:
-    """Redact an ``Export*ServiceRequest`` in place, one record a step.
+def redact_otlp(request: Message, redactor: Redactor) -> Outcome:
+    """Redact an ``Export*ServiceRequest`` in place.
 
-    A generator, so that the caller can let others run between two records; it must be run to its
-    end before the message is passed on. What fails to be redacted is taken out of the message:
-    a record, or all records of a resource or scope whose own attributes fail.
+    What fails to be redacted is taken out of the message: a record, or all records of a resource
+    or scope whose own attributes fail.
 
     Args:
         request: the decoded message.
         redactor: the rules for its signal.
-        outcome: takes the counts.
     """
     request.DiscardUnknownFields()
-    yield from _Walk(redactor, outcome).children(request)
+    outcome = Outcome()
+    _Walk(redactor, outcome).children(request)
+    return outcome
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -128,7 +128,7 @@ class _Walk:
         self._redactor = redactor
         self._outcome = outcome
 
-    def children(self, message: Message) -> Iterator[None]:
+    def children(self, message: Message) -> None:
         """Redact what holds records, and then the records in it."""
         shape = _shape(message.DESCRIPTOR)
         for field in shape.messages:
@@ -136,7 +136,7 @@ class _Walk:
                 continue
             if not field.repeated:
                 if message.HasField(field.name):
-                    yield from self.children(getattr(message, field.name))
+                    self.children(getattr(message, field.name))
                 continue
             items = getattr(message, field.name)
             gone = []
@@ -144,9 +144,8 @@ class _Walk:
                 if item.DESCRIPTOR.full_name in _RECORDS:
                     if not self._record(item):
                         gone.append(index)
-                    yield
                 elif self._own(item):
-                    yield from self.children(item)
+                    self.children(item)
                 else:
                     gone.append(index)
             for index in reversed(gone):
@@ -220,20 +219,20 @@ class _Walk:
                 text[index] = changed or ""
 
     def _attributes(self, attributes: Any, prefix: str, report: Report) -> None:
-        siblings = {item.key: item.value.string_value for item in attributes}
+        siblings = {item.key: _scalar(item.value) for item in attributes}
         gone = []
         for index, item in enumerate(attributes):
-            key = f"{prefix}.{item.key}" if prefix else item.key
+            name = item.key
+            shown = self._redactor.name(name, report)
+            if shown is not name:
+                item.key = shown
+            key = f"{prefix}.{shown}"[-MAX_KEY:] if prefix else shown
             if not self._value(item.value, key, siblings, report):
                 gone.append(index)
-                continue
-            name = self._redactor.string(item.key, "", report, {})
-            if name is not item.key and name != item.key:
-                item.key = name or ""
         for index in reversed(gone):
             del attributes[index]
 
-    def _value(self, value: Any, key: str, siblings: dict[str, str], report: Report) -> bool:
+    def _value(self, value: Any, key: str, siblings: Siblings, report: Report) -> bool:
         """Redact one AnyValue at a key; tell whether it stays."""
         kind = value.WhichOneof("value")
         redactor = self._redactor
@@ -253,30 +252,45 @@ class _Walk:
             changed = redactor.container(key, report, siblings, "")
             if isinstance(changed, str):
                 value.string_value = changed
-            elif changed and not redactor.ignores(key):
-                self._items(value, cast(str, kind), key, report)
+            elif changed:
+                self._items(value, cast(str, kind), key, siblings, report)
         else:
             return True
         return changed is not None
 
-    def _items(self, value: Any, kind: str, key: str, report: Report) -> None:
+    def _items(self, value: Any, kind: str, key: str, siblings: Siblings, report: Report) -> None:
         if kind == "kvlist_value":
             self._attributes(value.kvlist_value.values, key, report)
             return
         items = value.array_value.values
-        gone = [i for i, item in enumerate(items) if not self._value(item, key, {}, report)]
+        gone = [i for i, item in enumerate(items) if not self._value(item, key, siblings, report)]
         for index in reversed(gone):
             del items[index]
 
-    def _bytes(self, value: Any, key: str, siblings: dict[str, str], report: Report) -> bool:
+    def _bytes(self, value: Any, key: str, siblings: Siblings, report: Report) -> bool:
+        raw = value.bytes_value
+        coding = "utf-8"
         try:
-            text = value.bytes_value.decode()
+            text = raw.decode(coding)
         except UnicodeDecodeError:
-            return True  # not text: an image, a digest
+            # Every byte is a character of it, so what is ASCII within is found as well.
+            coding = "latin-1"
+            text = raw.decode(coding)
         changed = self._redactor.string(text, key, report, siblings)
         if changed is not None and changed is not text:
-            value.bytes_value = changed.encode()
+            value.bytes_value = changed.encode(coding, errors="replace")
         return changed is not None
+
+
+def _scalar(value: Any) -> str | int | float | None:
+    """Return a value as ``when`` compares it."""
+    kind = value.WhichOneof("value")
+    if kind == "bool_value":
+        return "true" if value.bool_value else "false"
+    return getattr(value, kind) if kind in _SCALARS else None
+
+
+_SCALARS = frozenset({"string_value", "int_value", "double_value"})
 
 
 def count_records(message: Message) -> int:

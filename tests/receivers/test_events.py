@@ -157,12 +157,13 @@ def test_events_feed_the_kept_metrics() -> None:
         log(sidecar, "policy_drift", {})
         log(sidecar, "chat", {"latency_ms": 1250, "tokens_per_second": 41.5})
         log(sidecar, "chat", {"latency_ms": "fast", "tokens_per_second": -1})
+        log(sidecar, "chat", {"latency_ms": 10**400})
         for url in (sidecar.url, sidecar.metrics_url):
             text = httpx2.get(f"{url}/metrics").text
             for sample in (
                 "telemetry_cache_repair_rate_total 1.0",
                 "telemetry_cache_drift_incidents_total 1.0",
-                "telemetry_cache_log_events_total 4.0",
+                "telemetry_cache_log_events_total 5.0",
                 "telemetry_cache_ttfb_seconds_count 1.0",
                 "telemetry_cache_ttfb_seconds_sum 1.25",
                 "telemetry_cache_tokens_per_second 41.5",

@@ -1,5 +1,6 @@
 """The engine, with rules written for each test and with those that ship."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,6 +98,40 @@ def test_overlapping_matches_are_leftmost_then_longest_then_first() -> None:
     assert redact("abc", same) == "[REDACTED_R0]"
 
 
+def test_only_what_rules_write_counts_as_a_placeholder() -> None:
+    assert redact("[CARD:4111111111111111]") == "[CARD:[REDACTED_CARD]]"
+    assert redact("[REDACTED:4111111111111111]") == "[REDACTED:[REDACTED_CARD]]"
+
+
+def test_a_value_that_a_sanitizer_would_cut_is_found_whole() -> None:
+    assert redact('"GET /s?text=4111 1111 1111 1111 HTTP/1.1" 200') == (
+        '"GET /s?text=%5BREDACTED%5D HTTP/1.1" 200'
+    )
+    assert redact("https://h/s?auth=Bearer abc123def456") == (
+        "https://h/s?auth=%5BREDACTED%5D [REDACTED_BEARER]"
+    )
+
+
+def test_many_values_side_by_side_are_all_found() -> None:
+    assert redact(" ".join(["+442071838750"] * 40)) == " ".join(["[REDACTED_PHONE]"] * 40)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a%40b.cc," * 4000, "token=" * 6000, "é " + "a@b.cc " * 9000, "x%20+\\n&amp;" * 5000],
+)
+def test_time_grows_with_the_text_not_with_its_square(text: str) -> None:
+    def seconds(text: str) -> float:
+        started = time.process_time()
+        redact(text)
+        return time.process_time() - started
+
+    # Four times the text may take four times as long; twelve leaves room for noise, and the
+    # square would be sixteen.
+    shorter = text[: len(text) // 4]
+    assert seconds(text) < 12 * max(min(seconds(shorter) for _ in range(3)), 0.005)
+
+
 def test_a_rule_that_matches_placeholders_leaves_them() -> None:
     redactor = engine({"pattern": r"[A-Za-z_]+"}).redactor("logs")
     assert redact("one two", redactor) == "[REDACTED_R0] [REDACTED_R0]"
@@ -132,7 +167,8 @@ def test_hashes_are_keyed_and_equal_for_equal_values() -> None:
     assert first is not None
     assert first.startswith("[R0:")
     assert first not in {hashed(b"k1", "bob"), hashed(b"k2", "alice")}
-    assert redact(first, engine({"pattern": "[0-9a-f]{16}"}).redactor("logs")) == first
+    hashing = {"pattern": "[0-9a-f]{5,}", "action": {"hash": {}}}
+    assert redact(first, engine(hashing, hash_key=b"k").redactor("logs")) == first
 
 
 def test_a_rule_that_hashes_without_a_key_is_refused() -> None:
@@ -177,6 +213,8 @@ def test_exceptions_by_key_and_value() -> None:
 def test_ignored_keys_are_not_looked_at() -> None:
     redactor = engine({"pattern": "a"}, ignore=("trace_id",)).redactor("logs")
     assert redact("aa", redactor, "traceId") == "aa"
+    # What stands there is looked at all the same when it is no id.
+    assert redact("a@x", redactor, "traceId") == "[REDACTED_R0]@x"
 
 
 def test_a_rule_holds_for_its_signals_only() -> None:
@@ -188,6 +226,7 @@ def test_a_rule_holds_for_its_signals_only() -> None:
 def test_card_numbers_sent_as_integers_are_found_and_other_numbers_stay() -> None:
     report = Report()
     assert LOGS.number(4111111111111111, "n", report, {}) == "[REDACTED_CARD]"
+    assert LOGS.number(4111111111111111.0, "n", report, {}) == "[REDACTED_CARD]"
     for number in (1795459041011874643, 4111111111111112, 8090, 6_000_000_000_000, True, 0.5):
         assert LOGS.number(number, "n", report, {}) is number
 

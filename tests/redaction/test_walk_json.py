@@ -49,6 +49,16 @@ def test_dropped_fields_and_items_are_gone() -> None:
     assert redact_json({"a": 1, "b": {"a": [1]}}, redactor, Report()) == {"b": {}}
 
 
+def test_findings_are_counted_under_redacted_names() -> None:
+    report = Report()
+    redact_json({"alice@example.com": {"email": "x"}, "trace_id": {"email": "y"}}, EVENTS, report)
+    assert set(report.counts) == {
+        ("", "email"),
+        ("[REDACTED_EMAIL].email", "personal-by-name"),
+        ("trace_id.email", "personal-by-name"),
+    }
+
+
 def test_nesting_is_bounded() -> None:
     value: object = "x"
     for _ in range(65):

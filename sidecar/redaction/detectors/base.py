@@ -16,12 +16,14 @@ class Detector(msgspec.Struct, frozen=True, kw_only=True):
         narrow: given what a pattern found, returns the part of it that really is such a value as
             (start, end) inside it, or None; absent when the pattern says all.
         integers: also look at integers, in decimal notation.
+        spares_uuids: pass over what stands within a UUID, whose digits may look like anything.
     """
 
     name: str
     patterns: tuple[str, ...]
     narrow: Callable[[str], Span | None] | None = None
     integers: bool = False
+    spares_uuids: bool = False
 
 
 def whole(check: Callable[[str], bool]) -> Callable[[str], Span | None]:

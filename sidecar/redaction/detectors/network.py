@@ -1,23 +1,24 @@
 """Detectors of network identities and of what hides in URLs."""
 
 import ipaddress
+import re
 
-from sidecar.redaction.detectors.base import Detector, whole
+from sidecar.redaction.detectors.base import Detector, Span, whole
 
 _IPV4 = (
     r"(?:^|[^0-9A-Za-z.])(?P<value>[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})"
     r"(?:$|[^0-9A-Za-z.]|\.(?:$|[^0-9]))"
 )
-_IPV6 = (
-    r"(?:^|[^0-9A-Za-z:.])"
-    r"(?P<value>(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})?)"
-    r"(?:$|[^0-9A-Za-z:.]|[.:](?:$|[^0-9A-Fa-f:]))"
-)
+# A run of groups; which part of it is an address, if any, is decided below.
+_IPV6 = r"(?:^|[^0-9A-Za-z.])(?P<value>[0-9A-Fa-f:]{0,40}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,64})"
 _MAC = (
-    r"(?i)(?:^|[^0-9a-z:-])"
+    r"(?i)(?:^|[^0-9a-z:-]|[g-z][:-])"
     r"(?P<value>[0-9a-f]{2}(?::[0-9a-f]{2}){5}|[0-9a-f]{2}(?:-[0-9a-f]{2}){5})"
     r"(?:$|[^0-9a-z:-])"
 )
+
+_COLONS = re.compile(":")
+_IPV6_SHORTEST = 3
 
 _URL_WITH_QUERY = r"(?i)\b[a-z][a-z0-9+.-]*://[^\s\"'<>\\?]+\?[^\s\"'<>\\]+"
 _TARGET_WITH_QUERY = (
@@ -34,10 +35,23 @@ def _is_ipv4(text: str) -> bool:
     return True
 
 
+def _narrow_ipv6(text: str) -> Span | None:
+    """Find the longest address in a run of groups: around it may stand a key and a port."""
+    borders = [match.start() for match in _COLONS.finditer(text)]
+    starts = [0, *(place + 1 for place in borders if text[place + 1 : place + 2] != ":"), *borders]
+    ends = [len(text), *borders]
+    for start in sorted(set(starts)):
+        for end in sorted(ends, reverse=True):
+            if end - start >= _IPV6_SHORTEST and _is_ipv6(text[start:end].rstrip(".")):
+                return start, start + len(text[start:end].rstrip("."))
+    return None
+
+
 def _is_ipv6(text: str) -> bool:
-    # `std::dec` and the like are words before they are addresses.
-    if not any(character.isdigit() for character in text):
-        return text == "::"
+    groups = [group for group in text.split(":") if group]
+    # `12::34` and `a::b` are words of other languages.
+    if not groups or ("::" in text and len(groups) < 3 and max(map(len, groups)) < 4):
+        return text == "::1"
     try:
         ipaddress.IPv6Address(text)
     except ValueError:
@@ -47,7 +61,7 @@ def _is_ipv6(text: str) -> bool:
 
 DETECTORS = (
     Detector(name="ipv4", patterns=(_IPV4,), narrow=whole(_is_ipv4)),
-    Detector(name="ipv6", patterns=(_IPV6,), narrow=whole(_is_ipv6)),
+    Detector(name="ipv6", patterns=(_IPV6,), narrow=_narrow_ipv6),
     Detector(name="mac", patterns=(_MAC,)),
     Detector(name="url-credentials", patterns=(_URL_CREDENTIALS,)),
     Detector(name="url-query", patterns=(_URL_WITH_QUERY, _TARGET_WITH_QUERY)),

@@ -9,61 +9,102 @@ from sidecar.redaction.detectors.base import Detector, whole
 # Formats as their vendors document them: name → pattern. A prefix makes each unmistakable.
 TOKENS = {
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
-    "aws": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "aws": r"(?:AKIA|ASIA)[0-9A-Z]{16}\b",
     # https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
-    "github": r"\bgh[pousr]_[0-9A-Za-z]{36,}",
-    "github-fine-grained": r"\bgithub_pat_[0-9A-Za-z_]{50,}",
+    "github": r"gh[pousr]_[0-9A-Za-z]{36,}",
+    "github-fine-grained": r"github_pat_[0-9A-Za-z_]{50,}",
     # https://docs.gitlab.com/security/tokens/#token-prefixes
-    "gitlab": r"\bgl(?:pat|dt|rt|ptt|soat|cbt|imt|agent|oas|ft|ffct)-[0-9A-Za-z_.-]{20,}",
+    "gitlab": r"gl(?:pat|dt|rt|ptt|soat|cbt|imt|agent|oas|ft|ffct)-[0-9A-Za-z_.-]{20,}",
     # https://api.slack.com/authentication/token-types
-    "slack": r"\bxox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}",
-    "slack-app": r"\bxapp-[0-9]-[0-9A-Za-z-]{10,}",
+    "slack": r"xox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}",
+    "slack-app": r"xapp-[0-9]-[0-9A-Za-z-]{10,}",
     # https://docs.stripe.com/keys
-    "stripe": r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16,}",
+    "stripe": r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}",
     # https://platform.openai.com/docs/api-reference/authentication, and those like it
-    "model-api": r"\bsk-(?:[a-z]+[0-9]*-)*[0-9A-Za-z_-]{20,}",
+    "model-api": r"sk-(?:[a-z]+[0-9]*-)*[0-9A-Za-z_-]{20,}",
     # https://huggingface.co/docs/hub/security-tokens
-    "hugging-face": r"\bhf_[0-9A-Za-z]{30,}",
+    "hugging-face": r"hf_[0-9A-Za-z]{30,}",
     # https://cloud.google.com/docs/authentication/api-keys
-    "google-api": r"\bAIza[0-9A-Za-z_-]{35}",
-    "google-oauth": r"\bya29\.[0-9A-Za-z_-]{20,}",
+    "google-api": r"AIza[0-9A-Za-z_-]{35}",
+    "google-oauth": r"ya29\.[0-9A-Za-z_-]{20,}",
     # https://www.twilio.com/docs/sendgrid/ui/account-and-settings/api-keys
-    "sendgrid": r"\bSG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}",
+    "sendgrid": r"SG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}",
     # https://docs.npmjs.com/about-access-tokens
-    "npm": r"\bnpm_[0-9A-Za-z]{36}",
+    "npm": r"npm_[0-9A-Za-z]{36}",
     # the help page of PyPI, "API tokens"
-    "pypi": r"\bpypi-[0-9A-Za-z_-]{50,}",
+    "pypi": r"pypi-[0-9A-Za-z_-]{50,}",
     # https://docs.groq.com, https://langfuse.com/docs/api
-    "groq": r"\bgsk_[0-9A-Za-z]{40,}",
-    "langfuse": r"\bsk-lf-[0-9a-f-]{36}",
+    "groq": r"gsk_[0-9A-Za-z]{40,}",
+    "langfuse": r"sk-lf-[0-9a-f-]{36}",
 }
 
-_JWT = r"\beyJ[0-9A-Za-z_-]{6,}\.[0-9A-Za-z_-]{4,}\.[0-9A-Za-z_-]*"
-_PEM = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?s).*?-----END [A-Z0-9 ]*PRIVATE KEY-----|(?s).*)"
-_BEARER = r"(?i)\bbearer[ +]+(?P<value>[0-9a-z._~+/-]{8,}=*)"
-_BASIC = r"(?i)\bbasic[ +]+(?P<value>[0-9a-z+/_-]{4,}=*)"
-_COOKIE = r"(?i)\b(?:set-)?cookie:[ \t]*(?P<value>[^\r\n\"']+)"
+_TOKEN_BEFORE = r"(?:^|[^0-9A-Za-z])"
 
-_EQUALS = r"(?:[\"']?\s*=\s*|[\"']\s*:\s*|\s*:\s+)[\"']?"
-_PASSWORD_PAIR = (
-    r"(?i)(?:pass(?:word|wd|phrase|code)|pwd|secret(?:[_-]?(?:access[_-]?)?key)?)"
-    + _EQUALS
-    + r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]+)"
+# Signed (three parts) or encrypted (five), RFC 7515 and RFC 7516.
+_JWT = r"(?:^|[^0-9A-Za-z])(?P<value>eyJ[0-9A-Za-z_-]{6,}(?:\.[0-9A-Za-z_-]*){1,3}\.[0-9A-Za-z_-]+)"
+_PEM = (
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:(?s).*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?s).*)"
+)
+_BEARER = r"(?i)\bbearer +(?P<value>[0-9a-z._~+/-]{8,512}=*)"
+_BASIC = r"(?i)\bbasic +(?P<value>[0-9a-z+/_-]{4,512}=*)"
+
+# Between a name and its value, as text, JSON, Python and HTTP libraries print them.
+_EQUALS = r"[\"']?\s*(?:=>|:=|==?|:|,)\s*[\[(]?\s*"
+
+_COOKIE = (
+    r"(?i)\b(?:set-)?cookies?[\"']?\s*[:=,]\s*b?[\"']?"
+    r"(?P<value>[^\s=;,\"']+=[^\r\n'\"]*(?:\"[^\r\n\"]*\"[^\r\n'\"]*)*)"
+)
+_AUTHORIZATION = (
+    r"(?i)authorization[\"']?\s*[:=,]\s*b?[\"']?(?:(?:bearer|basic|token|apikey|key)\s+)?"
+    r"(?P<value>[^\s\"',;]{8,512})"
+)
+_PASSWORD_NAME = (
+    r"(?i)(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:^|[^a-z])(?:pass|pw))[0-9a-z_-]{0,24}"
+)
+_PASSWORD_QUOTED = tuple(
+    rf"{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.){{1,512}}){quote}"
+    for quote in "\"'"
+)
+_PASSWORD_BARE = (
+    rf"{_PASSWORD_NAME}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
+    r"(?P<value>[^\s\"'&,;<>{}()\[\]\\][^\s\"'&,;<>{}()\[\]]*)"
+)
+# After a colon stands prose as often, so only what no plain word is.
+_PASSWORD_COLON = (
+    rf"{_PASSWORD_NAME}[\"']?:\s*"
+    r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]*(?-i:[0-9A-Z!@#$%^*?])[^\s\"'&,;<>{}()\[\]]*)"
 )
 _TOKEN_PAIR = (
-    r"(?i)(?:token|api[_-]?key|apikey|access[_-]?key|private[_-]?key|auth|credential|session(?:[_-]?id)?)"
-    + _EQUALS
-    + r"(?P<value>[0-9a-z_.+/~=-]{8,})"
+    r"(?i)(?:token|api[_-]?key|access[_-]?key|private[_-]?key|auth|credential|session(?:[_-]?id)?)"
+    r"(?:[\"']?\s*=\s*|[\"']\s*[:,]\s*|\s*:\s+)b?[\[(]?[\"']?"
+    r"(?P<value>[0-9a-z_.+/~=-]{8,512})"
 )
-_NO_SECRETS = frozenset({"none", "null", "nil", "true", "false", "undefined", "required", "***"})
+_DIGIT = re.compile("[0-9]")
+_NO_SECRETS = frozenset(
+    {"b", "u", "r", "none", "null", "nil", "true", "false", "undefined", "required"}
+)
+# Bind parameters and variables, paths, what is masked already.
+_NO_SECRET = re.compile(r"[:$@%?].{0,32}|\$?\{.*|/[\w./-]*|[*.?x]+", re.IGNORECASE)
 
 
 def _is_password(text: str) -> bool:
-    return text.lower() not in _NO_SECRETS and not set(text) <= {"*", ".", "?"}
+    return text.lower() not in _NO_SECRETS and _NO_SECRET.fullmatch(text) is None
+
+
+def _is_service_token(text: str) -> bool:
+    # `sk-` is short enough to begin the name of something.
+    return not text.startswith("sk-") or _has_digit(text)
 
 
 def _has_digit(text: str) -> bool:
-    return any(character.isdigit() for character in text)
+    return _DIGIT.search(text) is not None
+
+
+def _is_token(text: str) -> bool:
+    """Tell whether a text may be a credential: not a number, a path, a word, a version."""
+    return _has_digit(text) and not text.isdecimal() and not text.startswith(("/", "v1.", "v2."))
 
 
 def _is_basic_credentials(text: str) -> bool:
@@ -77,12 +118,21 @@ def _is_basic_credentials(text: str) -> bool:
 
 
 DETECTORS = (
-    Detector(name="service-token", patterns=tuple(TOKENS.values())),
+    Detector(
+        name="service-token",
+        patterns=tuple(f"{_TOKEN_BEFORE}(?P<value>{pattern})" for pattern in TOKENS.values()),
+        narrow=whole(_is_service_token),
+    ),
     Detector(name="jwt", patterns=(_JWT,)),
     Detector(name="private-key", patterns=(_PEM,)),
     Detector(name="bearer", patterns=(_BEARER,), narrow=whole(_has_digit)),
     Detector(name="basic-auth", patterns=(_BASIC,), narrow=whole(_is_basic_credentials)),
+    Detector(name="authorization", patterns=(_AUTHORIZATION,), narrow=whole(_has_digit)),
     Detector(name="cookie", patterns=(_COOKIE,)),
-    Detector(name="password-pair", patterns=(_PASSWORD_PAIR,), narrow=whole(_is_password)),
-    Detector(name="token-pair", patterns=(_TOKEN_PAIR,), narrow=whole(_has_digit)),
+    Detector(
+        name="password-pair",
+        patterns=(*_PASSWORD_QUOTED, _PASSWORD_BARE, _PASSWORD_COLON),
+        narrow=whole(_is_password),
+    ),
+    Detector(name="token-pair", patterns=(_TOKEN_PAIR,), narrow=whole(_is_token)),
 )
