@@ -7,6 +7,7 @@ the stop goes the other way: not ready, no new requests, what is in flight, the 
 import math
 import signal
 import socket
+import sys
 from functools import partial
 
 import msgspec
@@ -35,6 +36,10 @@ from sidecar.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
+# What is left to requests that take nothing in, once the queue is flushed.
+_GRACE_SECONDS = 2.0
+
+
 class StartError(Exception):
     """The process cannot start; the message is one line for the operator."""
 
@@ -61,6 +66,7 @@ class Sidecar:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._stopping = trio.Event()
+        self._flushed = trio.Event()
         self._drain_ends = math.inf
         self._listeners: list[Listener] = []
         self._engine = engine = Engine(
@@ -80,7 +86,7 @@ class Sidecar:
             loki_configured=bool(settings.loki_url),
         )
         limit = settings.sidecar_max_body_bytes
-        intake = Intake(engine, self.pipeline.put, redactions, self._stopping.is_set)
+        self._intake = intake = Intake(engine, self.pipeline.put, redactions, self._stopping.is_set)
         self._otlp = otlp_http.routes(intake, limit)
         self._admin = health_api.routes(self.health)
         self._api = [
@@ -141,19 +147,23 @@ class Sidecar:
             await self._serve(nursery, admin, until=trio.Event())
             async with trio.open_nursery() as receivers:
                 for listener in receiving:
-                    await self._serve(receivers, listener, until=self._stopping)
+                    await self._serve(receivers, listener, until=self._flushed)
                 self.health.started = True
                 self._log_ready()
-            with trio.CancelScope(deadline=self._drain_ends):
-                await self.pipeline.drained()
+                await self._stopping.wait()
+                # Until the queue is empty, new requests are answered, with 503.
+                with trio.CancelScope(deadline=self._drain_ends):
+                    await self._intake.idle()
+                    await self.pipeline.drained()
+                self._flushed.set()
             nursery.cancel_scope.cancel()
         _log.info("stopped")
 
     async def _serve(self, nursery: trio.Nursery, listener: Listener, until: trio.Event) -> None:
-        grace = self.settings.sidecar_drain_seconds
-        await nursery.start(
-            partial(serve, listener.app, listener.sock, stopping=until, grace_seconds=grace)
+        start = partial(
+            serve, listener.app, listener.sock, stopping=until, grace_seconds=_GRACE_SECONDS
         )
+        await nursery.start(start)
 
     async def _stop_on_signal(
         self, everything: trio.CancelScope, task_status: trio.TaskStatus[None]
@@ -180,7 +190,12 @@ class Sidecar:
             exporters=self.settings.exporters,
             **ports,
         )
-        _log.info("point_open_webui_here", **open_webui_environ(self.settings))
+        environ = open_webui_environ(self.settings)
+        if sys.stderr.isatty():
+            lines = "\n".join(f"  {name}={value}" for name, value in environ.items())
+            print(f"\nIn the environment of Open WebUI:\n\n{lines}\n", file=sys.stderr)  # noqa: T201
+        else:
+            _log.info("point_open_webui_here", **environ)
 
 
 def open_webui_environ(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from sidecar import __version__
-from sidecar.settings import SettingsError, describe, load_settings, unknown_variables
+from sidecar.settings import Settings, SettingsError, describe, load_settings, unknown_variables
 
 _RUN_HELP = """\
 Take telemetry in, redact it, pass it on. All settings are environment variables; the README
@@ -77,10 +77,18 @@ def _run() -> int:
     return 0
 
 
+def _readiness_url(settings: Settings) -> str:
+    host = settings.sidecar_metrics_host
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+    return f"http://{host}:{settings.prometheus_port}/readyz"
+
+
 def _health(url: str | None) -> int:
     try:
-        url = url or f"http://127.0.0.1:{load_settings(os.environ).prometheus_port}/readyz"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        url = url or _readiness_url(load_settings(os.environ))
+        # No proxy: what is asked stands on this host.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=5) as answer:
             ready = answer.status == 200
         reason = "" if ready else f"answered {answer.status}"
     except urllib.error.HTTPError as error:

@@ -1,6 +1,6 @@
 """The sidecar's own log: JSON lines on standard error, readable lines on a terminal.
 
-Nothing logs a value that came in with a request; see `sidecar.redaction` for why.
+Nothing logs a value that came in with a request: the log leaves the pod unredacted.
 """
 
 import logging

@@ -48,9 +48,6 @@ RECEIVED = _counter(
     "signal",
     "transport",
 )
-REFUSED_REQUESTS = _counter(
-    "refused_requests_total", "Requests of a receiver that were refused.", "signal", "reason"
-)
 REDACTED = _counter(
     "redacted_records_total", "Records in which a rule changed something.", "signal"
 )

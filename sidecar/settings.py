@@ -29,7 +29,7 @@ _Bytes = Annotated[
 _Seconds = Annotated[
     float, msgspec.Meta(ge=0, le=3600, description="a number of seconds from 0 to 3600")
 ]
-_Url = Annotated[str, msgspec.Meta(description="a URL such as http://collector:4318")]
+_Url = Annotated[str, msgspec.Meta(description="a URL with http:// or https://")]
 
 _MIB = 2**20
 
@@ -203,10 +203,9 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
         text = _lookup(environ, name)
         if text is None or (text == "" and name != "redis_url"):
             continue
-        if name == "log_level":
-            text = text.upper()
+        given = text.upper() if name == "log_level" else text
         try:
-            values[name] = msgspec.convert(text, _HINTS[name], strict=False)
+            values[name] = msgspec.convert(given, _HINTS[name], strict=False)
         except (msgspec.ValidationError, UnicodeEncodeError):
             raise _refusal(name, text) from None
         if name in _URL_SCHEMES and text:

@@ -7,8 +7,8 @@ import trio
 
 T = TypeVar("T")
 
-# Up to here work takes about as long as a thread costs others; the size is that of its input.
-_INLINE_BYTES = 64 * 1024
+# Up to here it takes some milliseconds, and a tenth of a second at the worst.
+_INLINE_BYTES = 16 * 1024
 # A pod has a fraction of a core: two at once would take as long, and twice the memory.
 _limiter = trio.CapacityLimiter(1)
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx2
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ import trio
 
 from sidecar import __version__
 from sidecar.cli import main
+from sidecar.receivers.otlp import OTLP_SIGNALS
 from tests.collector import NEVER, Answer, open_collector
 from tests.process import SidecarProcess, sidecar_process
 
@@ -129,6 +131,29 @@ def finish_after_stop(sidecar: SidecarProcess, number: int) -> tuple[int, dict[s
         with connection.makefile("rb") as answer:
             document = answer.read().partition(b"\r\n\r\n")[2]
     return sidecar.process.wait(30), msgspec.json.decode(document)
+
+
+def test_while_it_drains_new_requests_are_told_to_come_back() -> None:
+    # Nothing listens there, so the queue cannot be flushed.
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "SIDECAR_DRAIN_SECONDS": "4"}
+    event = {"event": "e", "payload": {}}
+    with sidecar_process(environ) as sidecar, httpx2.Client(trust_env=False) as kept_alive:
+        assert kept_alive.post(f"{sidecar.url}/log", json=event).status_code == 200
+        sidecar.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while httpx2.get(f"{sidecar.metrics_url}/readyz").status_code != 503:
+            assert time.monotonic() < deadline
+        for client in (kept_alive, httpx2):
+            answer = client.post(f"{sidecar.url}/log", json=event)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            answer = client.post(f"{sidecar.otlp_http_url}/v1/logs", json={})
+            assert (answer.status_code, answer.json()["code"]) == (503, 14)
+        with grpc.insecure_channel(sidecar.grpc_target) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(OTLP_SIGNALS[0].grpc_path)(b"", timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert "grpc-status-details-bin" in dict(caught.value.trailing_metadata())
+        assert sidecar.process.wait(20) == 0
 
 
 async def test_when_the_time_is_up_it_ends_all_the_same() -> None:

@@ -42,7 +42,7 @@ def test_an_empty_redis_url_means_none_and_other_empty_values_the_default() -> N
         ),
         (
             {"LOG_LEVEL": "loud"},
-            "LOG_LEVEL='LOUD' is not allowed: use DEBUG, INFO, WARNING, ERROR or CRITICAL",
+            "LOG_LEVEL='loud' is not allowed: use DEBUG, INFO, WARNING, ERROR or CRITICAL",
         ),
         (
             {"SIDECAR_EXPORTERS": "otlp,kafka"},
@@ -51,7 +51,7 @@ def test_an_empty_redis_url_means_none_and_other_empty_values_the_default() -> N
         ),
         (
             {"LOKI_URL": "ftp://u:hidden@loki"},
-            "LOKI_URL=(hidden) is not allowed: use a URL such as http://collector:4318",
+            "LOKI_URL=(hidden) is not allowed: use a URL with http:// or https://",
         ),
         (
             {"REDIS_URL": "http://:hidden@redis"},

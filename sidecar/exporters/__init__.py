@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from sidecar.exporters.blackhole import BlackholeExporter
-from sidecar.exporters.exporter import Exporter, Refused, Retryable
 from sidecar.exporters.loki import LokiExporter
 from sidecar.exporters.otlp import OtlpExporter
 from sidecar.exporters.stdout import StdoutExporter
+from sidecar.pipeline.exporter import Exporter, Refused, Retryable
 from sidecar.settings import ExporterName, Settings
 
 __all__ = ["Exporter", "Refused", "Retryable", "build"]

@@ -20,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from sidecar import __version__
-from sidecar.exporters.exporter import Refused
+from sidecar.pipeline.exporter import Refused
 
 SERVICE_NAME = "telemetry-cache-sidecar"
 
@@ -31,7 +31,7 @@ _MAX_UNIX_NANO = 2**63 - 1
 _MAX_DEPTH = 24
 
 
-class Event(msgspec.Struct):
+class EncodedEvent(msgspec.Struct):
     """One event, its payload still encoded."""
 
     event_id: str
@@ -40,11 +40,11 @@ class Event(msgspec.Struct):
     timestamp: str = ""
 
 
-_decoder = msgspec.json.Decoder(Event)
+_decoder = msgspec.json.Decoder(EncodedEvent)
 _MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def decode(body: bytes) -> list[Event]:
+def decode(body: bytes) -> list[EncodedEvent]:
     """Return the events of a batch's body; raises `Refused` when they are none."""
     try:
         return _decoder.decode_lines(body)
@@ -99,7 +99,7 @@ def to_otlp(body: bytes, now: int) -> bytes:
     return ExportLogsServiceRequest(resource_logs=[logs]).SerializeToString()
 
 
-def _log_record(event: Event, now: int) -> LogRecord:
+def _log_record(event: EncodedEvent, now: int) -> LogRecord:
     return LogRecord(
         time_unix_nano=unix_nano(event.timestamp) or 0,
         observed_time_unix_nano=now,

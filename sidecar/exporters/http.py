@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from sidecar import __version__
-from sidecar.exporters.exporter import Refused, Retryable
+from sidecar.pipeline.exporter import Refused, Retryable
 from sidecar.pipeline.retry import MISCONFIGURED_RETRY_AFTER, Verdict, parse_retry_after
 
 # The time limit of one export, https://opentelemetry.io/docs/specs/otel/protocol/exporter/

@@ -34,8 +34,8 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from sidecar.exporters.exporter import Refused
 from sidecar.pipeline.batch import Batch, Signal
+from sidecar.pipeline.exporter import Refused
 
 _Line = dict[str, Any]
 

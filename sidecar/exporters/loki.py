@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 import trio
 
-from sidecar.exporters.events import SERVICE_NAME, Event, decode, unix_nano
+from sidecar.exporters.events import SERVICE_NAME, EncodedEvent, decode, unix_nano
 from sidecar.exporters.http import EXPORT_SECONDS, open_client, post, split_credentials
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.retry import loki_verdict
@@ -89,7 +89,7 @@ def push_request(body: bytes, now: int) -> bytes:
     return msgspec.json.encode({"streams": [stream]})
 
 
-def _entry(event: Event, now: int) -> tuple[str, str, dict[str, str]]:
+def _entry(event: EncodedEvent, now: int) -> tuple[str, str, dict[str, str]]:
     metadata = {"event": event.event, "event_id": event.event_id}
     moment = unix_nano(event.timestamp)
     if moment is None or not now - _OLDEST <= moment <= now + _NEWEST:

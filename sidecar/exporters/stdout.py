@@ -7,9 +7,9 @@ import time
 
 import trio
 
-from sidecar.exporters.exporter import Retryable
 from sidecar.exporters.jsonlines import lines
 from sidecar.pipeline.batch import SIGNALS, Batch, Signal
+from sidecar.pipeline.exporter import Retryable
 
 STALLED_SECONDS = 10.0
 

@@ -151,11 +151,9 @@ class Application:
         self._fallback = fallback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one ASGI scope: ``http`` or ``lifespan``; a ``websocket`` is refused."""
+        """Serve one HTTP request; a ``websocket`` is refused."""
         if scope["type"] == "http":
             await self._exchange(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await (self._fallback or _lifespan)(scope, receive, send)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -203,14 +201,6 @@ async def _read_small(request: Request) -> bytes:
                 raise HTTPError(413, f"The body is larger than {_FALLBACK_BYTES} bytes.")
         return bytes(body)
     raise HTTPError(408, "The body did not arrive in time.")
-
-
-async def _lifespan(scope: Scope, receive: Receive, send: Send) -> None:
-    while True:
-        stage = (await receive())["type"]
-        await send({"type": f"{stage}.complete"})
-        if stage == "lifespan.shutdown":
-            return
 
 
 def log_failure(error: BaseException) -> None:

@@ -214,7 +214,8 @@ def media_type(request: Request) -> str:
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]*)', re.IGNORECASE)
 
 
-def _check_json_type(request: Request) -> None:
+def check_json_type(request: Request) -> None:
+    """Raise `HTTPError` 415 when the body is not said to be JSON in UTF-8."""
     kind = media_type(request)
     if kind not in ("", "application/json") and not re.fullmatch(r"application/\S+\+json", kind):
         raise HTTPError(415, "The body must be application/json.", {"accept": "application/json"})
@@ -233,7 +234,7 @@ async def read_json(request: Request, type: type[T], limit: int) -> T:
             deeply nested JSON; 422, naming the field, for another shape than ``type``.
         Disconnected: the client went away.
     """
-    _check_json_type(request)
+    check_json_type(request)
     return decode_json(await read_body(request, limit), type)
 
 

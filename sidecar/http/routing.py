@@ -78,7 +78,7 @@ class Router:
         """Answer the request; raises `HTTPError` 404 or 405 when no route does."""
         methods = self._handlers.get(request.path)
         if methods is None:
-            raise HTTPError(404, "There is nothing at this path; GET /docs lists what there is.")
+            raise HTTPError(404, "There is nothing at this path.")
         handler = methods.get(request.method)
         if handler is None:
             allowed = ", ".join(sorted(methods))

@@ -14,7 +14,7 @@ class Batch(msgspec.Struct, frozen=True):
     Attributes:
         signal: what they are.
         body: for traces, metrics and logs a protobuf ``Export*ServiceRequest``; for events one
-            JSON object a line (`sidecar.receivers.events.Event`), lines joined by ``\\n``.
+            JSON object a line (`sidecar.receivers.intake.Event`), lines joined by ``\\n``.
             Both forms can be joined: two bodies of one signal in a row are one body.
         records: how many spans, log records, datapoints or events the body holds.
     """

@@ -13,9 +13,9 @@ import msgspec
 import structlog
 import trio
 
-from sidecar.exporters.exporter import Exporter, Refused, Retryable
 from sidecar.metrics import DROPPED, EXPORT_RETRIES, EXPORT_SECONDS, EXPORTED
 from sidecar.pipeline.batch import Batch, merge
+from sidecar.pipeline.exporter import Exporter, Refused, Retryable
 from sidecar.pipeline.queue import Fanout, Queue
 from sidecar.pipeline.retry import Backoff
 
@@ -59,6 +59,7 @@ class Dispatcher:
         self._queue = queue
         self._backoff = backoff
         self._attempt = 0
+        self._hurrying = False
         self._waiting = trio.lowlevel.ParkingLot()
 
     async def run(self) -> None:
@@ -67,7 +68,8 @@ class Dispatcher:
             await self._deliver(await self._queue.head(self._exporter.merge_bytes))
 
     def hurry(self) -> None:
-        """End a wait between tries now, and let waits grow from the shortest again."""
+        """End a wait between tries now, and keep further ones short: the process is stopping."""
+        self._hurrying = True
         self._attempt = 0
         self._waiting.unpark_all()
 
@@ -113,7 +115,8 @@ class Dispatcher:
                     reason = failure.reason
                     _log.warning("export_failing", exporter=self._exporter.name, error=reason)
                 self._failed(reason)
-                delay = self._backoff.delay(self._attempt, random.random(), failure.retry_after)
+                retry_after = None if self._hurrying else failure.retry_after
+                delay = self._backoff.delay(self._attempt, random.random(), retry_after)
                 self._attempt += 1
                 with trio.move_on_after(delay):
                     await self._waiting.park()

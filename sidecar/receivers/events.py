@@ -1,5 +1,6 @@
 """The receiver of events: ``POST /log`` and ``POST /log/batch``."""
 
+import io
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,16 +10,24 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
-from sidecar.http.body import decode_json, media_type, read_body, read_json
+from sidecar.http.body import check_json_type, decode_json, media_type, read_body
 from sidecar.http.messages import HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route, problems
 from sidecar.pipeline.queue import QueueFull
-from sidecar.receivers.intake import Event, Intake, NotRedactedError, StoppingError
-from sidecar.receivers.otlp_http import try_later
+from sidecar.receivers.intake import (
+    Event,
+    Intake,
+    NotRedactedError,
+    StoppingError,
+    try_later,
+)
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.report import Report
+from sidecar.redaction.walk_otlp import Outcome
 from sidecar.work import work
 
+_MAX_RECORDS = 100_000
+# An array is held as a list of its elements, which takes many times the size of short ones.
+_MAX_COMMAS = 2_000_000
 _BATCH_TYPES = frozenset({"", "application/json", "application/x-ndjson", "application/jsonl"})
 
 
@@ -59,21 +68,26 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
     """Return the routes of this receiver."""
 
     async def log(request: Request) -> Response:
+        check_json_type(request)
+        outcome = Outcome()
         try:
-            intake.check_open()
-            event = _event(await read_json(request, LogRequest, max_body_bytes))
-            size = int(request.headers.get("content-length") or max_body_bytes)
-            report = await work(size, partial(intake.redact_event, event))
-            await intake.events([event], [report])
+            with intake.admitted():
+                body = await read_body(request, max_body_bytes)
+                event = _event(decode_json(body, LogRequest))
+                try:
+                    await work(len(body), partial(intake.redact_event, event, outcome))
+                except (NotRedactedError, DropRecordError):
+                    await intake.events([], outcome)
+                    raise
+                await intake.events([event], outcome)
         except NotRedactedError as error:
             raise HTTPError(422, str(error)) from None
         except DropRecordError:
-            return json_response(LogResponse(event_id=event.event_id, redacted_fields=[]))
+            pass  # as the rule says; the client need not know
         except (QueueFull, StoppingError) as error:
             raise try_later(error) from None
-        return json_response(
-            LogResponse(event_id=event.event_id, redacted_fields=list(report.fields))
-        )
+        fields = list(outcome.report.fields)
+        return json_response(LogResponse(event_id=event.event_id, redacted_fields=fields))
 
     async def log_batch(request: Request) -> Response:
         if media_type(request) not in _BATCH_TYPES:
@@ -83,11 +97,11 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
                 {"accept": "application/json, application/x-ndjson"},
             )
         try:
-            intake.check_open()
-            body = await read_body(request, max_body_bytes)
-            if not body:
-                raise HTTPError(400, "The body is empty.")
-            return json_response(await _batch(intake, body))
+            with intake.admitted():
+                body = await read_body(request, max_body_bytes)
+                if not body:
+                    raise HTTPError(400, "The body is empty.")
+                return json_response(await _batch(intake, body))
         except (QueueFull, StoppingError) as error:
             raise try_later(error) from None
 
@@ -143,30 +157,34 @@ def _event(given: LogRequest) -> Event:
 
 async def _batch(intake: Intake, body: bytes) -> BatchResponse:
     events: list[Event] = []
-    reports: list[Report] = []
     rejected: list[Rejection] = []
-    dropped = 0
+    outcome = Outcome()
     for index, record in enumerate(_records(body)):
-        # Each record is small; between two of them others may run.
+        if index == _MAX_RECORDS:
+            raise HTTPError(413, f"The batch has more than {_MAX_RECORDS} records.")
+        # Each record is small as a rule; between two of them others may run.
         await trio.lowlevel.checkpoint()
         try:
             event = _event(decode_json(record, LogRequest))
-            reports.append(await work(len(bytes(record)), partial(intake.redact_event, event)))
+            await work(len(record), partial(intake.redact_event, event, outcome))
             events.append(event)
         except HTTPError as error:
-            rejected.append(Rejection(index, error.detail))
+            rejected.append(Rejection(index, error.detail.replace("The body", "The record")))
         except NotRedactedError as error:
             rejected.append(Rejection(index, str(error)))
         except DropRecordError:
-            dropped += 1
-    if events:
-        await intake.events(events, reports)
-    return BatchResponse(len(events) + dropped, rejected)
+            pass  # accepted, and dropped as the rule says
+    await intake.events(events, outcome)
+    return BatchResponse(len(events) + outcome.dropped, rejected)
 
 
 def _records(body: bytes) -> Iterator[bytes | msgspec.Raw]:
     """Yield each record of a JSON array or of NDJSON, still encoded; blank lines are none."""
-    if body.lstrip()[:1] == b"[":
-        yield from decode_json(body, list[msgspec.Raw])
-    else:
-        yield from (line for line in body.splitlines() if line.strip())
+    if body.lstrip()[:1] != b"[":
+        for line in io.BytesIO(body):
+            if record := line.strip():
+                yield record
+        return
+    if body.count(b",") > _MAX_COMMAS:
+        raise HTTPError(413, "The array has too many elements; send NDJSON.")
+    yield from decode_json(body, list[msgspec.Raw])

@@ -4,14 +4,17 @@ Only what comes back without an exception may be acknowledged.
 """
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
 import structlog
+import trio
 from google.protobuf.message import Message
 
 from sidecar import metrics
+from sidecar.http.messages import HTTPError
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.otlp import OtlpSignal
@@ -48,6 +51,18 @@ class StoppingError(Exception):
     retry_after_seconds = 1
 
 
+QUEUE_FULL = "The queue is full; try again later."
+STOPPING = "The sidecar is shutting down; try again."
+
+
+def try_later(error: QueueFull | StoppingError) -> HTTPError:
+    """Return the answer to an HTTP request that may succeed later."""
+    headers = {"retry-after": str(error.retry_after_seconds)}
+    if isinstance(error, QueueFull):
+        return HTTPError(429, QUEUE_FULL, headers)
+    return HTTPError(503, STOPPING, headers)
+
+
 class Intake:
     """The way from the receivers to the queue.
 
@@ -69,11 +84,27 @@ class Intake:
         self._put = put
         self._redactions = redactions
         self._stopping = stopping
+        self._admitted = 0
+        self._idle = trio.lowlevel.ParkingLot()
 
-    def check_open(self) -> None:
-        """Raise `StoppingError` when a new request is to be sent away."""
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Hold the stop up while a request is being taken in; raises `StoppingError`."""
         if self._stopping():
             raise StoppingError
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+            if not self._admitted:
+                self._idle.unpark_all()
+
+    async def idle(self) -> None:
+        """Wait until no request is being taken in."""
+        await trio.lowlevel.checkpoint()
+        while self._admitted:
+            await self._idle.park()
 
     async def otlp(
         self, otlp: OtlpSignal, body: bytes, decode: Decoder, transport: Transport
@@ -94,12 +125,12 @@ class Intake:
             return Batch(otlp.signal, request.SerializeToString(), outcome.kept), outcome
 
         batch, outcome = await work(len(body), redact)
-        await self._queue(batch)
+        await self._put(batch)
         self._count(otlp.signal, transport, outcome)
         return outcome.failed
 
-    def redact_event(self, event: Event) -> Report:
-        """Redact one event in place; safe in a thread.
+    def redact_event(self, event: Event, outcome: Outcome) -> None:
+        """Redact one event in place, and add what came of it; safe in a thread.
 
         Raises:
             NotRedactedError: it must not be taken.
@@ -112,43 +143,35 @@ class Intake:
             event.timestamp = redactor.string(event.timestamp, "timestamp", report, {}) or ""
             event.payload = redact_json(event.payload, redactor, report)
         except DropRecordError:
-            metrics.DROPPED.labels("events", "rule").inc()
+            outcome.dropped += 1
             raise
         except TooDeepError:
-            metrics.DROPPED.labels("events", "not_redacted").inc()
+            outcome.failed += 1
             raise NotRedactedError("The payload is nested deeper than 64 levels.") from None
         except Exception as error:
             # Fails closed. The error's text may hold a piece of the event.
             _log.error("record_not_redacted", signal="events", error=type(error).__name__)
-            metrics.DROPPED.labels("events", "not_redacted").inc()
+            outcome.failed += 1
             raise NotRedactedError(
                 "The event could not be redacted, so it was not taken."
             ) from None
-        return report
+        finally:
+            outcome.report.merge(report)
+        outcome.kept += 1
+        outcome.changed += bool(report)
 
-    async def events(self, events: list[Event], reports: list[Report]) -> None:
-        """Queue redacted events, all or none.
+    async def events(self, events: list[Event], outcome: Outcome) -> None:
+        """Queue redacted events, all or none, and count what came of them and of the others.
 
         Raises:
-            QueueFull: nothing was queued.
+            QueueFull: nothing was queued, nor counted.
         """
-        await self._queue(
-            Batch("events", b"\n".join(map(msgspec.json.encode, events)), len(events))
-        )
-        metrics.RECEIVED.labels("events", "http").inc(len(events))
-        metrics.LOG_EVENTS.inc(len(events))
+        body = b"\n".join(map(msgspec.json.encode, events))
+        await self._put(Batch("events", body, len(events)))
+        metrics.LOG_EVENTS.inc(outcome.kept + outcome.dropped)
         for event in events:
             _observe(event)
-        for report in filter(None, reports):
-            metrics.REDACTED.labels("events").inc()
-            self._redactions.add("events", report)
-
-    async def _queue(self, batch: Batch) -> None:
-        try:
-            await self._put(batch)
-        except QueueFull:
-            metrics.REFUSED_REQUESTS.labels(batch.signal, "queue_full").inc()
-            raise
+        self._count("events", "http", outcome)
 
     def _count(self, signal: Signal, transport: Transport, outcome: Outcome) -> None:
         received = outcome.kept + outcome.failed + outcome.dropped

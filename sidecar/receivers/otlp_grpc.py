@@ -7,6 +7,7 @@ what to an OTLP client is https://opentelemetry.io/docs/specs/otlp/#failures.
 import base64
 import time
 from contextlib import suppress
+from functools import partial
 from urllib.parse import quote
 
 import trio
@@ -20,14 +21,14 @@ from sidecar.http.asgi import Receive, Scope, Send, log_failure
 from sidecar.http.body import READ_SECONDS, decompress
 from sidecar.http.messages import Disconnected, HTTPError
 from sidecar.pipeline.queue import QueueFull
-from sidecar.receivers.intake import Intake, StoppingError
+from sidecar.receivers.intake import QUEUE_FULL, STOPPING, Intake, StoppingError
 from sidecar.receivers.otlp import (
     OTLP_SIGNALS,
     MalformedError,
-    OtlpSignal,
     decode_protobuf,
     response,
 )
+from sidecar.work import work
 
 _FRAME_HEAD = 5  # one byte: compressed or not; four: the length, big-endian
 _DRAIN_SECONDS = 2.0
@@ -123,32 +124,25 @@ class GrpcReceiver:
         metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - started)
         await _respond(send, frame, [(b"grpc-status", b"%d" % code), *trailers])
 
-    async def _call(self, scope: Scope, headers: dict[str, bytes], stream: "_Body") -> bytes:
+    async def _call(self, scope: Scope, headers: dict[str, bytes], stream: _Body) -> bytes:
         otlp = _SIGNALS.get(scope["path"])
         if otlp is None:
             raise GrpcError(code_pb2.UNIMPLEMENTED, "There is no such method here.")
         try:
-            self._intake.check_open()
-            body = await self._read(otlp, headers, stream)
-            failed = await self._intake.otlp(otlp, body, decode_protobuf, "grpc")
+            with self._intake.admitted():
+                message = await self._read(headers, stream)
+                failed = await self._intake.otlp(otlp, message, decode_protobuf, "grpc")
         except MalformedError as error:
-            raise _refused(otlp, code_pb2.INVALID_ARGUMENT, str(error)) from None
+            raise GrpcError(code_pb2.INVALID_ARGUMENT, str(error)) from None
         except QueueFull as error:
-            raise GrpcError(
-                code_pb2.RESOURCE_EXHAUSTED,
-                "The queue is full; try again later.",
-                error.retry_after_seconds,
-            ) from None
+            retry_after = error.retry_after_seconds
+            raise GrpcError(code_pb2.RESOURCE_EXHAUSTED, QUEUE_FULL, retry_after) from None
         except StoppingError as error:
-            raise GrpcError(
-                code_pb2.UNAVAILABLE,
-                "The sidecar is shutting down; try again.",
-                error.retry_after_seconds,
-            ) from None
+            raise GrpcError(code_pb2.UNAVAILABLE, STOPPING, error.retry_after_seconds) from None
         body = response(otlp, failed).SerializeToString()
         return b"\0" + len(body).to_bytes(4, "big") + body
 
-    async def _read(self, otlp: OtlpSignal, headers: dict[str, bytes], stream: "_Body") -> bytes:
+    async def _read(self, headers: dict[str, bytes], stream: _Body) -> bytes:
         """Read the one message of a call."""
         data = bytearray()
         announced = 0
@@ -157,13 +151,10 @@ class GrpcReceiver:
             with trio.CancelScope(deadline=deadline) as waiting:
                 data += await stream.receive()
             if waiting.cancelled_caught:
-                raise _refused(
-                    otlp, code_pb2.DEADLINE_EXCEEDED, "The message did not arrive in time."
-                )
+                raise GrpcError(code_pb2.DEADLINE_EXCEEDED, "The message did not arrive in time.")
             announced = int.from_bytes(data[1:_FRAME_HEAD], "big")
             if max(announced, len(data) - _FRAME_HEAD) > self._limit:
-                raise _refused(
-                    otlp,
+                raise GrpcError(
                     code_pb2.RESOURCE_EXHAUSTED,
                     f"The message is larger than {self._limit} bytes.",
                 )
@@ -171,27 +162,23 @@ class GrpcReceiver:
             raise MalformedError("The call does not hold exactly one message.")
         body = bytes(memoryview(data)[_FRAME_HEAD:])
         if data[0]:
-            body = self._decompress(otlp, headers, body)
+            # What it decompresses to is known afterwards; a body may well be ten times as large.
+            body = await work(10 * len(body), partial(self._decompress, headers, body))
         return body
 
-    def _decompress(self, otlp: OtlpSignal, headers: dict[str, bytes], body: bytes) -> bytes:
+    def _decompress(self, headers: dict[str, bytes], body: bytes) -> bytes:
         coding = headers.get("grpc-encoding", b"identity").decode("latin-1").lower()
         if coding == "identity":
             raise MalformedError("The message is marked as compressed, but names no grpc-encoding.")
         if coding not in _ENCODINGS:
-            raise _refused(
-                otlp, code_pb2.UNIMPLEMENTED, f"Use one of {', '.join(_ENCODINGS)} as encoding."
+            raise GrpcError(
+                code_pb2.UNIMPLEMENTED, f"Use one of {', '.join(_ENCODINGS)} as encoding."
             )
         try:
             return decompress(body, coding, self._limit)
         except HTTPError as error:
             code = code_pb2.RESOURCE_EXHAUSTED if error.status == 413 else code_pb2.INVALID_ARGUMENT
-            raise _refused(otlp, code, error.detail) from None
-
-
-def _refused(otlp: OtlpSignal, code: int, detail: str) -> GrpcError:
-    metrics.REFUSED_REQUESTS.labels(otlp.signal, code_pb2.Code.Name(code).lower()).inc()
-    return GrpcError(code, detail)
+            raise GrpcError(code, error.detail) from None
 
 
 def _error_trailers(error: GrpcError) -> list[tuple[bytes, bytes]]:

@@ -11,12 +11,11 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
-from sidecar import metrics
 from sidecar.http.body import media_type, read_body
 from sidecar.http.messages import HTTPError, Problem, Request, Response
 from sidecar.http.routing import Body, Route
 from sidecar.pipeline.queue import QueueFull
-from sidecar.receivers.intake import Intake, StoppingError
+from sidecar.receivers.intake import Intake, StoppingError, try_later
 from sidecar.receivers.otlp import (
     OTLP_SIGNALS,
     MalformedError,
@@ -70,8 +69,7 @@ def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
         try:
             failed = await _receive(otlp, intake, request, kind, limit)
         except HTTPError as error:
-            metrics.REFUSED_REQUESTS.labels(otlp.signal, str(error.status)).inc()
-            return status_response(error, kind)
+            return _status_response(error, kind)
         return _encoded(response(otlp, failed), kind, 200)
 
     errors = {
@@ -114,9 +112,9 @@ async def _receive(
     otlp: OtlpSignal, intake: Intake, request: Request, kind: str, limit: int
 ) -> int:
     try:
-        intake.check_open()
-        body = await read_body(request, limit)
-        return await intake.otlp(otlp, body, _DECODERS[kind], "http")
+        with intake.admitted():
+            body = await read_body(request, limit)
+            return await intake.otlp(otlp, body, _DECODERS[kind], "http")
     except MalformedError as error:
         raise HTTPError(400, str(error)) from None
     except WrongShapeError as error:
@@ -125,15 +123,7 @@ async def _receive(
         raise try_later(error) from None
 
 
-def try_later(error: QueueFull | StoppingError) -> HTTPError:
-    """Return the answer to a request that may succeed later."""
-    headers = {"retry-after": str(error.retry_after_seconds)}
-    if isinstance(error, QueueFull):
-        return HTTPError(429, "The queue is full; try again later.", headers)
-    return HTTPError(503, "The sidecar is shutting down; try again.", headers)
-
-
-def status_response(error: HTTPError, kind: str) -> Response:
+def _status_response(error: HTTPError, kind: str) -> Response:
     """Return a refusal as a ``google.rpc.Status``, with the error's own headers."""
     status = Status(code=_CODES.get(error.status, code_pb2.UNKNOWN), message=error.detail)
     answer = _encoded(status, kind, error.status)

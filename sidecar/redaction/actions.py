@@ -13,6 +13,10 @@ Change = Callable[[str], str]
 class DropRecordError(Exception):
     """A rule says that the whole record goes."""
 
+    def __init__(self, rule_id: str) -> None:
+        super().__init__("the whole record is dropped")
+        self.rule_id = rule_id
+
 
 class MissingHashKeyError(Exception):
     """A rule hashes, and no key is set."""
@@ -41,7 +45,7 @@ def compile_action(rule: Rule, hash_key: bytes) -> Change | None:
         return lambda text: text[:kept]
     if action.sanitize is not None:
         return sanitize_url
-    return _drop_record if action.drop_record is not None else None
+    return _drop_record(rule.id) if action.drop_record is not None else None
 
 
 def hash_prefix(rule: Rule) -> str:
@@ -66,5 +70,8 @@ def _hash(text: str, key: bytes, prefix: str, length: int) -> str:
     return f"{prefix}{digest}]"
 
 
-def _drop_record(_: str) -> str:
-    raise DropRecordError("the whole record is dropped")
+def _drop_record(rule_id: str) -> Change:
+    def change(_: str) -> str:
+        raise DropRecordError(rule_id)
+
+    return change

@@ -29,9 +29,7 @@ class KeyRule(msgspec.Struct, frozen=True):
 
     def applies(self, siblings: Siblings) -> bool:
         """Tell whether the attributes beside a value are as ``when`` says."""
-        return all(
-            key in siblings and str(siblings[key]) == value for key, value in self.rule.when.items()
-        )
+        return all(_as_text(siblings.get(key)) == value for key, value in self.rule.when.items())
 
 
 class Finder(msgspec.Struct, frozen=True):
@@ -96,6 +94,12 @@ def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
         raise RulesError(
             f"{where}the action hash needs a key; set SIDECAR_HASH_KEY or SIDECAR_HASH_KEY_FILE"
         ) from None
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, str | int | float) else None
 
 
 def written_pattern(rules: list[Rule]) -> str:

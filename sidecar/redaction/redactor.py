@@ -5,8 +5,9 @@ inside text. For the last, one first look says which patterns may match at all; 
 over every reading of the text (`sidecar.redaction.views`), until a pass finds nothing more: so
 what comes out would come out of a second run as it is.
 
-A redactor knows strings and numbers, not where they stand: the walkers do. It is pure; a value it
-cannot make stable raises, and the walker drops the record.
+A redactor knows strings and numbers, not where they stand: the walkers do. Its only state is what
+it remembers of keys, in steps that threads may take at the same time. A value it cannot make
+stable raises, and the walker drops the record.
 """
 
 import re
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 import msgspec
 import re2
 
+from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import (
     Finder,
     KeyRule,
@@ -31,14 +33,19 @@ from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Rule
 from sidecar.redaction.views import MARKERS, View, percent_encode, views
 
-_MAX_PASSES = 32
+# Values that touch each other are freed one by one.
+_MAX_PASSES = 256
 # A placeholder is longer than what it replaces, but not by this much.
 _MAX_GROWTH = 32
 _MAX_PLANS = 4096
 # Of a longer key only the end is known to rules.
 MAX_KEY = 256
-# What may stand at an ignored key: hexadecimal digits in groups. Anything else is looked at.
-_ID = re.compile(r"[0-9a-fA-F-]{1,64}")
+# Of numbers, these may be a card.
+_CARD_LIKE = re.compile(r"-?[0-9]{15,16}")
+# What is left alone at an ignored key: a span id, a trace id, a UUID. Anything else is looked at.
+_ID = re.compile(
+    r"[0-9a-fA-F]{16}|[0-9a-fA-F]{32}|[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
+)
 
 
 class UnstableError(Exception):
@@ -147,12 +154,9 @@ class Redactor:
         rule = self._key_rule(plan, siblings, text)
         if rule is None:
             return self._scan(text, plan, key, report, pointer)
-        if rule.change is None:
-            report.add(rule.rule.id, key, 0, len(text), pointer)
+        changed = self._by_key(rule, text, key, report, pointer)
+        if changed is None:
             return None
-        changed = rule.change(text)
-        if changed != text:
-            report.add(rule.rule.id, key, 0, len(text), pointer)
         if rule.rule.action.replace is not None:
             return changed
         in_url = rule.rule.action.sanitize == "url"
@@ -168,18 +172,33 @@ class Redactor:
         whole = isinstance(value, float) and abs(value) < 2**53 and value.is_integer()
         text = str(int(value) if whole else value)
         rule = self._key_rule(plan, siblings, text)
-        if rule is not None and rule.rule.action.sanitize is None:
-            report.add(rule.rule.id, key, 0, len(text), pointer)
-            return None if rule.change is None else rule.change(text)
-        if plan.ignored or len(text) not in {15, 16} or not text.isdecimal():
+        changed = self._by_key(rule, text, key, report, pointer)
+        if changed is None or changed != text:
+            return changed
+        if plan.ignored or not _CARD_LIKE.fullmatch(text):
             return value
         for finder in self._integers:
             if finder.order not in plan.skipped and not finder.excepted(text):
                 for start, end in finder.spans(text.encode()):
-                    if (start, end) == (0, len(text)):
+                    if end - start == len(text.lstrip("-")):
                         report.add(finder.rule.id, key, 0, len(text), pointer)
                         return finder.change(text)
         return value
+
+    @staticmethod
+    def _by_key(
+        rule: KeyRule | None, text: str, key: str, report: Report, pointer: str
+    ) -> str | None:
+        """Do what a rule by key says, and report it when it changes something."""
+        if rule is None:
+            return text
+        changed = None
+        try:
+            changed = None if rule.change is None else rule.change(text)
+        finally:  # a dropped record is reported too
+            if changed != text:
+                report.add(rule.rule.id, key, 0, len(text), pointer)
+        return changed
 
     def container(
         self, key: str, report: Report, siblings: Siblings, pointer: str
@@ -234,7 +253,11 @@ class Redactor:
         trail: list[list[_Edit]] = []
         longest = _MAX_GROWTH * len(text) + 4096
         for _ in range(_MAX_PASSES):
-            edits = self._edits(text, plan, in_url)
+            try:
+                edits = self._edits(text, plan, in_url)
+            except DropRecordError as error:
+                report.add(error.rule_id, key, *(origin or (0, 0)), pointer)
+                raise
             if not edits:
                 return text
             for edit in edits:

@@ -138,7 +138,7 @@ class Rule(_Strict, frozen=True, kw_only=True):
 
 
 class Keys(_Strict, frozen=True, kw_only=True):
-    """For the folder as a whole: keys whose values are never looked at."""
+    """For the folder as a whole: keys at which ids are left alone."""
 
     ignore: list[str] = []
 
@@ -156,7 +156,7 @@ class Rules(msgspec.Struct, frozen=True):
 
     Attributes:
         rules: in file order, then in the order of each file.
-        ignore: key globs whose values are never looked at.
+        ignore: globs of keys at which ids are left alone.
         places: rule id → ``file:line``, for messages.
     """
 

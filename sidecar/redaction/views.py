@@ -24,36 +24,20 @@ _WORD = 256
 _BLANK = re.compile(r"[\s\"'<>`]")
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """One encoding, or several that stand side by side.
-
-    Attributes:
-        name: for people.
-        escapes: finds one run of escapes; what lies between stays as it is.
-        decode: a run → its characters, each with the length of its escape.
-        encode: plain text, a run of the escapes beside it → the text in their encoding.
-    """
-
-    name: str
-    escapes: re.Pattern[str]
-    decode: Callable[[str], list[tuple[str, int]]]
-    encode: Callable[[str, str], str]
-
-
 class View(msgspec.Struct, frozen=True):
     """A text with encodings undone.
 
     Attributes:
         text: as it reads.
         parent: the view it was made of, None for the text itself.
-        layer: the encoding that was undone in the parent.
+        layer: finds the escapes that were undone in the parent.
         starts: for each character, and for the end, its offset in the parent's text.
         depth: how many encodings are undone.
     """
 
     text: str
     parent: "View | None" = None
-    layer: "Layer | None" = None
+    layer: re.Pattern[str] | None = None
     starts: "array[int]" = msgspec.field(default_factory=lambda: array("I"))
     depth: int = 0
 
@@ -80,9 +64,9 @@ class View(msgspec.Struct, frozen=True):
         view = self
         while view.parent is not None and view.layer is not None:
             start, end = view.starts[start], view.starts[end]
-            escape = view.layer.escapes.search(_word(view.parent.text, start, end))
+            escape = view.layer.search(_word(view.parent.text, start, end))
             if escape:
-                plain = view.layer.encode(plain, escape[0])
+                plain = _ENCODERS[escape[0][0]](plain)
             view = view.parent
         return plain
 
@@ -109,9 +93,9 @@ def views(text: str) -> list[View]:
     return found
 
 
-def _layers(text: str) -> list[Layer]:
+def _layers(text: str) -> list[re.Pattern[str]]:
     """Return the encodings that a text can be read in, the widest last."""
-    layers = [layer for layer in _SINGLE if layer.escapes.search(text)]
+    layers = [layer for layer in _SINGLE if layer.search(text)]
     if len(layers) > 1:
         layers.append(_ALL)
     if "+" in text:
@@ -125,15 +109,15 @@ def _word(text: str, start: int, end: int) -> str:
     return before + text[start:end] + after
 
 
-def _undo(view: View, layer: Layer) -> View:
+def _undo(view: View, layer: re.Pattern[str]) -> View:
     pieces: list[str] = []
     starts = array("I")  # a list would take nine times as much
     last = 0
-    for match in layer.escapes.finditer(view.text):
+    for match in layer.finditer(view.text):
         pieces.append(view.text[last : match.start()])
         starts.extend(range(last, match.start()))
         place = match.start()
-        for character, length in layer.decode(match[0]):
+        for character, length in _DECODERS[match[0][0]](match[0]):
             pieces.append(character)
             starts.append(place)
             place += length
@@ -194,14 +178,6 @@ def percent_encode(plain: str) -> str:
     return quote(plain, safe="")
 
 
-def _decode(run: str) -> list[tuple[str, int]]:
-    return _DECODERS[run[0]](run)
-
-
-def _encode(plain: str, escape: str) -> str:
-    return _ENCODERS[escape[0]](plain)
-
-
 # By the first character of an escape.
 _DECODERS: dict[str, Callable[[str], list[tuple[str, int]]]] = {
     "%": _percent_decode,
@@ -219,12 +195,8 @@ _PERCENT = r"(?:%[0-9A-Fa-f]{2})+"
 _HTML = r"&(?:#[0-9]{1,9}|#[xX][0-9a-fA-F]{1,8}|[a-zA-Z][a-zA-Z0-9]{1,30});"
 
 
-def _layer(name: str, *escapes: str) -> Layer:
-    return Layer(name, re.compile("|".join(escapes)), _decode, _encode)
-
-
 # What text must hold for any of them to apply.
 MARKERS = tuple(_DECODERS)
-_SINGLE = (_layer("percent", _PERCENT), _layer("json", _JSON_ESCAPE), _layer("html", _HTML))
-_ALL = _layer("all", _PERCENT, _JSON_ESCAPE, _HTML)
-_ALL_FORM = _layer("form", _PERCENT, r"\++", _JSON_ESCAPE, _HTML)
+_SINGLE = (re.compile(_PERCENT), re.compile(_JSON_ESCAPE), re.compile(_HTML))
+_ALL = re.compile(f"{_PERCENT}|{_JSON_ESCAPE}|{_HTML}")
+_ALL_FORM = re.compile(rf"{_PERCENT}|\++|{_JSON_ESCAPE}|{_HTML}")

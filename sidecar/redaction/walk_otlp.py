@@ -136,7 +136,11 @@ class _Walk:
                 continue
             if not field.repeated:
                 if message.HasField(field.name):
-                    self.children(getattr(message, field.name))
+                    inner = getattr(message, field.name)
+                    if self._own(inner):
+                        self.children(inner)
+                    else:
+                        message.ClearField(field.name)
                 continue
             items = getattr(message, field.name)
             gone = []
@@ -158,6 +162,7 @@ class _Walk:
             self._message(record, report)
         except DropRecordError:
             self._outcome.dropped += 1
+            self._outcome.report.merge(report)
             return False
         except Exception as error:
             # Fails closed. The error's text may hold a piece of the record.
@@ -176,6 +181,7 @@ class _Walk:
             self._message(holder, report)
         except DropRecordError:
             self._outcome.dropped += count_records(holder)
+            self._outcome.report.merge(report)
             return False
         except Exception as error:
             _log.error("resource_not_redacted", error=type(error).__name__)
@@ -254,8 +260,10 @@ class _Walk:
                 value.string_value = changed
             elif changed:
                 self._items(value, cast(str, kind), key, siblings, report)
-        else:
+        elif kind in {None, "string_value_strindex"}:  # nothing, or a number
             return True
+        else:
+            raise ValueError("an attribute of a kind that this version does not know")
         return changed is not None
 
     def _items(self, value: Any, kind: str, key: str, siblings: Siblings, report: Report) -> None:
@@ -285,12 +293,10 @@ class _Walk:
 def _scalar(value: Any) -> str | int | float | None:
     """Return a value as ``when`` compares it."""
     kind = value.WhichOneof("value")
-    if kind == "bool_value":
-        return "true" if value.bool_value else "false"
     return getattr(value, kind) if kind in _SCALARS else None
 
 
-_SCALARS = frozenset({"string_value", "int_value", "double_value"})
+_SCALARS = frozenset({"string_value", "bool_value", "int_value", "double_value"})
 
 
 def count_records(message: Message) -> int:

@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from sidecar.exporters.events import to_otlp, unix_nano
-from sidecar.exporters.exporter import Refused
+from sidecar.pipeline.exporter import Refused
 
 NOW = 1_767_323_045_000_000_000
 

@@ -43,9 +43,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
-from sidecar.exporters.exporter import Refused
 from sidecar.exporters.jsonlines import lines
 from sidecar.pipeline.batch import SIGNALS, Batch, Signal
+from sidecar.pipeline.exporter import Refused
 
 TRACE_ID, SPAN_ID, PARENT_ID = b"\x01" * 16, b"\x02" * 8, b"\x03" * 8
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.exporters.exporter import Refused, Retryable
 from sidecar.exporters.loki import LokiExporter, push_request, push_url
 from sidecar.pipeline.batch import Batch
+from sidecar.pipeline.exporter import Refused, Retryable
 from tests.collector import Answer, open_collector
 
 NOW = 1_767_323_045_000_000_000  # 2026-01-02T03:04:05Z

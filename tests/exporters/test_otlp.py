@@ -21,10 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from sidecar.exporters.exporter import Refused, Retryable
 from sidecar.exporters.http import Answer as HttpAnswer
 from sidecar.exporters.otlp import OtlpExporter, encode, rejected_records
 from sidecar.pipeline.batch import Batch, Signal
+from sidecar.pipeline.exporter import Refused, Retryable
 from tests.collector import NEVER, Answer, Collector, open_collector, unused_port
 
 PROTOBUF = {"content-type": "application/x-protobuf"}

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 import trio
 
-from sidecar.exporters.exporter import Refused, Retryable
 from sidecar.exporters.stdout import StdoutExporter
 from sidecar.pipeline.batch import Batch
+from sidecar.pipeline.exporter import Refused, Retryable
 
 
 class Pipe:

@@ -225,17 +225,3 @@ async def test_what_is_not_http_is_refused_and_harms_no_other(
         answer = await talk.stream.receive_some(65536)
     assert answer.startswith(b"HTTP/1.1 4")
     assert (await server.client.get("/hello")).status_code == 200
-
-
-async def test_the_lifespan_is_completed_without_a_fallback(routes: list[Route]) -> None:
-    waiting = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
-    said = []
-
-    async def receive() -> Any:
-        return waiting.pop(0)
-
-    async def send(message: Any) -> None:
-        said.append(message["type"])
-
-    await Application(routes)({"type": "lifespan"}, receive, send)
-    assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -8,12 +8,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from sidecar.exporters.blackhole import BlackholeExporter
-from sidecar.exporters.exporter import Retryable
 from sidecar.exporters.loki import LokiExporter
 from sidecar.exporters.otlp import OtlpExporter
 from sidecar.metrics import REGISTRY
 from sidecar.pipeline.batch import Batch
 from sidecar.pipeline.dispatch import Dispatcher, Pipeline
+from sidecar.pipeline.exporter import Retryable
 from sidecar.pipeline.queue import Queue, QueueFull
 from sidecar.pipeline.retry import Backoff
 from tests.collector import NEVER, Answer, Collector, Received, accept, open_collector, unused_port

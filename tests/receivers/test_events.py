@@ -111,7 +111,7 @@ def test_a_line_that_is_no_json_is_one_rejection(sidecar: SidecarProcess) -> Non
     answer = post(sidecar, "/log/batch", b'{"event":"e","payload":{}}\n{nonsense')
     assert answer.json() == {
         "accepted": 1,
-        "rejected": [{"index": 1, "detail": "The body is not valid JSON."}],
+        "rejected": [{"index": 1, "detail": "The record is not valid JSON."}],
     }
 
 

@@ -118,7 +118,15 @@ def test_many_values_side_by_side_are_all_found() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a%40b.cc," * 4000, "token=" * 6000, "é " + "a@b.cc " * 9000, "x%20+\\n&amp;" * 5000],
+    [
+        "a%40b.cc," * 4000,
+        "token=" * 6000,
+        "é " + "a@b.cc " * 9000,
+        ":" * 8000,
+        "12345:" * 4000,
+        "1:" * 8000,
+        "x%20+\\n&amp;" * 5000,
+    ],
 )
 def test_time_grows_with_the_text_not_with_its_square(text: str) -> None:
     def seconds(text: str) -> float:
@@ -202,6 +210,31 @@ def test_when_asks_the_siblings() -> None:
     assert redact("GET a", redactor, "db.statement", **{"db.system": "sqlite"}) == "GET a"
 
 
+@pytest.mark.parametrize(("value", "text"), [(True, "true"), (200, "200"), ("x", "x")])
+def test_when_compares_values_of_every_kind_as_text(value: object, text: str) -> None:
+    redactor = engine({"keys": ["a"], "when": {"b": text}}).redactor("logs")
+    assert redactor.string("v", "a", Report(), {"b": value}) == "[REDACTED_R0]"
+    assert redactor.string("v", "a", Report(), {}) == "v"
+
+
+def test_a_number_that_a_rule_by_key_leaves_is_looked_at() -> None:
+    rules = ({"keys": ["n"], "action": {"truncate": {"length": 50}}}, {"find": "card"})
+    report = Report()
+    assert engine(*rules).redactor("logs").number(4111111111111111, "n", report, {}) == (
+        "[REDACTED_R1]"
+    )
+    assert engine(*rules).redactor("logs").number(7, "n", Report(), {}) == 7
+
+
+def test_a_dropped_record_is_reported() -> None:
+    for rule in ({"keys": ["c"]}, {"pattern": "value"}):
+        report = Report()
+        redactor = engine({**rule, "action": {"drop_record": {}}}).redactor("logs")
+        with pytest.raises(DropRecordError):
+            redactor.string("value", "c", report, {})
+        assert dict(report.counts) == {("c", "r0"): 1}
+
+
 def test_exceptions_by_key_and_value() -> None:
     redactor = engine(
         {"pattern": r"\d+", "except": {"keys": ["port"], "values": ["^1$"]}}
@@ -212,9 +245,11 @@ def test_exceptions_by_key_and_value() -> None:
 
 def test_ignored_keys_are_not_looked_at() -> None:
     redactor = engine({"pattern": "a"}, ignore=("trace_id",)).redactor("logs")
-    assert redact("aa", redactor, "traceId") == "aa"
+    identifier = "a" * 32
+    assert redact(identifier, redactor, "traceId") == identifier
     # What stands there is looked at all the same when it is no id.
     assert redact("a@x", redactor, "traceId") == "[REDACTED_R0]@x"
+    assert redact("457-55-5462", LOGS, "trace_id") == "[REDACTED_US_SSN]"
 
 
 def test_a_rule_holds_for_its_signals_only() -> None:

@@ -17,8 +17,11 @@ _MAC = (
     r"(?:$|[^0-9a-z:-])"
 )
 
-_COLONS = re.compile(":")
-_IPV6_SHORTEST = 3
+_GROUP_STARTS = re.compile(r"(?:^|(?<=:))(?=[0-9A-Fa-f])|::")
+_IPV6_SHAPE = re.compile(
+    r"(?:[0-9A-Fa-f]{0,4}:){2,8}"
+    r"(?:[0-9A-Fa-f]{1,4}(?:(?:\.[0-9]{1,3}){3})?(?![0-9A-Za-z]))?"
+)
 
 _URL_WITH_QUERY = r"(?i)\b[a-z][a-z0-9+.-]*://[^\s\"'<>\\?]+\?[^\s\"'<>\\]+"
 _TARGET_WITH_QUERY = (
@@ -37,13 +40,13 @@ def _is_ipv4(text: str) -> bool:
 
 def _narrow_ipv6(text: str) -> Span | None:
     """Find the longest address in a run of groups: around it may stand a key and a port."""
-    borders = [match.start() for match in _COLONS.finditer(text)]
-    starts = [0, *(place + 1 for place in borders if text[place + 1 : place + 2] != ":"), *borders]
-    ends = [len(text), *borders]
-    for start in sorted(set(starts)):
-        for end in sorted(ends, reverse=True):
-            if end - start >= _IPV6_SHORTEST and _is_ipv6(text[start:end].rstrip(".")):
-                return start, start + len(text[start:end].rstrip("."))
+    for border in _GROUP_STARTS.finditer(text):
+        shape = _IPV6_SHAPE.match(text, border.start())
+        piece = shape[0] if shape else ""
+        while piece.count(":") > 1:
+            if _is_ipv6(piece):
+                return border.start(), border.start() + len(piece)
+            piece = piece[: piece.rindex(":")]
     return None
 
 

@@ -56,10 +56,12 @@ _COOKIE = (
     r"(?i)\b(?:set-)?cookies?[\"']?\s*[:=,]\s*b?[\"']?"
     r"(?P<value>[^\s=;,\"']+=[^\r\n'\"]*(?:\"[^\r\n\"]*\"[^\r\n'\"]*)*)"
 )
-_AUTHORIZATION = (
-    r"(?i)authorization[\"']?\s*[:=,]\s*b?[\"']?(?:(?:bearer|basic|token|apikey|key)\s+)?"
-    r"(?P<value>[^\s\"',;]{8,512})"
+_AUTHORIZATION = r"(?i)authorization[\"']?\s*[:=,]\s*b?[\"']?"
+_AUTHORIZATION_SCHEME = (
+    _AUTHORIZATION + r"(?:bearer|basic|digest|token|apikey|key)\s+(?P<value>[^\s\"',;]{4,512})"
 )
+# Without a scheme it may be prose, so only what has a digit.
+_AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,512})"
 _PASSWORD_NAME = (
     r"(?i)(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:^|[^a-z])(?:pass|pw))[0-9a-z_-]{0,24}"
 )
@@ -127,7 +129,7 @@ DETECTORS = (
     Detector(name="private-key", patterns=(_PEM,)),
     Detector(name="bearer", patterns=(_BEARER,), narrow=whole(_has_digit)),
     Detector(name="basic-auth", patterns=(_BASIC,), narrow=whole(_is_basic_credentials)),
-    Detector(name="authorization", patterns=(_AUTHORIZATION,), narrow=whole(_has_digit)),
+    Detector(name="authorization", patterns=(_AUTHORIZATION_SCHEME, _AUTHORIZATION_BARE)),
     Detector(name="cookie", patterns=(_COOKIE,)),
     Detector(
         name="password-pair",
