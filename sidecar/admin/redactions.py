@@ -66,6 +66,7 @@ def routes(engine: Engine, redactions: Redactions, max_body_bytes: int) -> list[
                 ),
                 **problems(
                     _400="Malformed JSON, or text that is not UTF-8.",
+                    _408="The body did not arrive in time.",
                     _413="Too large.",
                     _415="Unknown media type or coding.",
                     _422="It could not be redacted.",

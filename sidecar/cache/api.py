@@ -13,7 +13,7 @@ from sidecar.cache.keys import tool_key
 from sidecar.cache.memory import ValueTooLargeError
 from sidecar.cache.tiers import MAX_VALUE_BYTES, Cache, Stats
 from sidecar.http.body import read_json
-from sidecar.http.messages import HTTPError, Request, Response, json_response
+from sidecar.http.messages import Handler, HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route, problems
 
 MAX_TTL = 315_360_000  # seconds: ten years of 365 days
@@ -125,6 +125,12 @@ def routes(cache: Cache, max_body_bytes: int) -> list[Route]:
     async def stats(_: Request) -> Response:
         return json_response(cache.stats())
 
+    return _table(set_value, get_value, delete_value, make_key, stats)
+
+
+def _table(
+    set_value: Handler, get_value: Handler, delete_value: Handler, make_key: Handler, stats: Handler
+) -> list[Route]:
     return [
         Route(
             method="POST",
@@ -141,6 +147,7 @@ def routes(cache: Cache, max_body_bytes: int) -> list[Route]:
                 200: _json("Kept.", SetResponse),
                 **problems(
                     _400=_MALFORMED,
+                    _408="The body did not arrive in time.",
                     _413=f"The value is larger than {MAX_VALUE_BYTES} bytes, or than fits.",
                     _415=_TYPE,
                     _422=_SHAPE,
@@ -178,7 +185,13 @@ def routes(cache: Cache, max_body_bytes: int) -> list[Route]:
             ),
             responses={
                 200: _json("The key.", KeyResponse),
-                **problems(_400=_MALFORMED, _413="Too large.", _415=_TYPE, _422=_SHAPE),
+                **problems(
+                    _400=_MALFORMED,
+                    _408="The body did not arrive in time.",
+                    _413="Too large.",
+                    _415=_TYPE,
+                    _422=_SHAPE,
+                ),
             },
         ),
         Route(

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from sidecar.http.body import check_json_type, decode_json, media_type, read_body
-from sidecar.http.messages import HTTPError, Request, Response, json_response
+from sidecar.http.messages import Handler, HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route, problems
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.intake import (
@@ -105,8 +105,13 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
         except (QueueFull, StoppingError) as error:
             raise try_later(error) from None
 
+    return _table(log, log_batch)
+
+
+def _table(log: Handler, log_batch: Handler) -> list[Route]:
     refusals = problems(
         _400="Malformed JSON.",
+        _408="The body did not arrive in time.",
         _413="Too large.",
         _415="Unknown media type or coding.",
         _422="Valid JSON of another shape; the detail names the field.",

@@ -74,6 +74,7 @@ def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
 
     errors = {
         400: "Malformed.",
+        408: "The body did not arrive in time.",
         413: "Too large.",
         415: "Unknown media type or coding.",
         422: "Valid JSON of another shape.",
