@@ -46,8 +46,10 @@ _PEM = (
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:(?s).*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?s).*)"
 )
-_BEARER = r"(?i)\bbearer +(?P<value>[0-9a-z._~+/-]{8,512}=*)"
-_BASIC = r"(?i)\bbasic +(?P<value>[0-9a-z+/_-]{4,512}=*)"
+# No bound on the length of a value: what is beyond it would stay. That a value has a digit is part
+# of the pattern: a check that refuses long matches over and over takes time by the square.
+_BEARER = r"(?i)\bbearer +(?P<value>[a-z._~+/-]{0,256}[0-9][0-9a-z._~+/-]*=*)"
+_BASIC = r"(?i)\bbasic +(?P<value>[0-9a-z+/_-]{4,}=*)"
 
 # Between a name and its value, as text, JSON, Python and HTTP libraries print them.
 _EQUALS = r"[\"']?\s*(?:=>|:=|==?|:|,)\s*[\[(]?\s*"
@@ -58,16 +60,15 @@ _COOKIE = (
 )
 _AUTHORIZATION = r"(?i)authorization[\"']?\s*[:=,]\s*b?[\"']?"
 _AUTHORIZATION_SCHEME = (
-    _AUTHORIZATION + r"(?:bearer|basic|digest|token|apikey|key)\s+(?P<value>[^\s\"',;]{4,512})"
+    _AUTHORIZATION + r"(?:bearer|basic|digest|token|apikey|key)\s+(?P<value>[^\s\"',;]{4,})"
 )
 # Without a scheme it may be prose, so only what has a digit.
-_AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,512})"
+_AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,})"
 _PASSWORD_NAME = (
     r"(?i)(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:^|[^a-z])(?:pass|pw))[0-9a-z_-]{0,24}"
 )
 _PASSWORD_QUOTED = tuple(
-    rf"{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.){{1,512}}){quote}"
-    for quote in "\"'"
+    rf"{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}" for quote in "\"'"
 )
 _PASSWORD_BARE = (
     rf"{_PASSWORD_NAME}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
@@ -81,14 +82,17 @@ _PASSWORD_COLON = (
 _TOKEN_PAIR = (
     r"(?i)(?:token|api[_-]?key|access[_-]?key|private[_-]?key|auth|credential|session(?:[_-]?id)?)"
     r"(?:[\"']?\s*=\s*|[\"']\s*[:,]\s*|\s*:\s+)b?[\[(]?[\"']?"
-    r"(?P<value>[0-9a-z_.+/~=-]{8,512})"
+    r"(?P<value>[a-z_.+/~=-]{0,256}[0-9][0-9a-z_.+/~=-]*)"
 )
 _DIGIT = re.compile("[0-9]")
+_SHORTEST = 8
+# A number, a path, a version. None may hold `=`, so that no further pair hides in it.
+_NO_TOKEN = re.compile(r"[0-9]+|/[\w.+~/-]*|v[0-9]+\.[\w.+~/-]*")
 _NO_SECRETS = frozenset(
     {"b", "u", "r", "none", "null", "nil", "true", "false", "undefined", "required"}
 )
 # Bind parameters and variables, paths, what is masked already.
-_NO_SECRET = re.compile(r"[:$@%?].{0,32}|\$?\{.*|/[\w./-]*|[*.?x]+", re.IGNORECASE)
+_NO_SECRET = re.compile(r"[:$@%?].{0,32}|\$?\{+[\w .]*\}+|/[\w./-]*|[*.?x]+", re.IGNORECASE)
 
 
 def _is_password(text: str) -> bool:
@@ -104,9 +108,13 @@ def _has_digit(text: str) -> bool:
     return _DIGIT.search(text) is not None
 
 
+def _is_long(text: str) -> bool:
+    return len(text) >= _SHORTEST
+
+
 def _is_token(text: str) -> bool:
-    """Tell whether a text may be a credential: not a number, a path, a word, a version."""
-    return _has_digit(text) and not text.isdecimal() and not text.startswith(("/", "v1.", "v2."))
+    """Tell whether a text may be a credential: not a number, a path, a version."""
+    return _is_long(text) and _NO_TOKEN.fullmatch(text) is None
 
 
 def _is_basic_credentials(text: str) -> bool:
@@ -127,7 +135,7 @@ DETECTORS = (
     ),
     Detector(name="jwt", patterns=(_JWT,)),
     Detector(name="private-key", patterns=(_PEM,)),
-    Detector(name="bearer", patterns=(_BEARER,), narrow=whole(_has_digit)),
+    Detector(name="bearer", patterns=(_BEARER,), narrow=whole(_is_long)),
     Detector(name="basic-auth", patterns=(_BASIC,), narrow=whole(_is_basic_credentials)),
     Detector(name="authorization", patterns=(_AUTHORIZATION_SCHEME, _AUTHORIZATION_BARE)),
     Detector(name="cookie", patterns=(_COOKIE,)),

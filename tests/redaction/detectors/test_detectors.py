@@ -1,5 +1,8 @@
 """What each built-in detector finds, and what it leaves alone."""
 
+import base64
+import hashlib
+
 import pytest
 
 from sidecar.redaction.detectors import DETECTORS
@@ -182,6 +185,26 @@ def test_it_finds(detector: str, text: str, value: str) -> None:
 )
 def test_it_leaves(detector: str, text: str) -> None:
     assert found(detector, text) == []
+
+
+@pytest.mark.parametrize(
+    ("detector", "text"),
+    [
+        ("token-pair", "token={}&x=y"),
+        ("bearer", "Authorization: Bearer {}"),
+        ("authorization", "authorization: {}"),
+        ("authorization", "Authorization: Token {}"),
+        ("basic-auth", "Basic {}"),
+        ("password-pair", '{{"password": "{}"}}'),
+        ("password-pair", "password={}"),
+        ("jwt", "eyJ{0}.{0}.{0}"),
+    ],
+)
+def test_long_secrets_leave_no_tail(detector: str, text: str) -> None:
+    digests = b"".join(hashlib.sha256(bytes([i])).digest() for i in range(100))
+    secret = base64.urlsafe_b64encode(b"user:" + digests).decode().rstrip("=")
+    (value,) = found(detector, text.format(secret))
+    assert value.endswith(secret)
 
 
 def test_every_detector_has_examples() -> None:
