@@ -9,9 +9,10 @@ import re2
 
 from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action, hash_prefix
 from sidecar.redaction.detectors import DETECTORS
-from sidecar.redaction.detectors.base import Span
+from sidecar.redaction.detectors.base import Detector, Shape, Span
 from sidecar.redaction.first_look import options
 from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.nearby import Nearby
 from sidecar.redaction.rules import Rule, RulesError
 
 Siblings = Mapping[str, Any]
@@ -40,6 +41,7 @@ class Finder(msgspec.Struct, frozen=True):
     regexp: Any
     group: int
     narrow: Callable[[str], Span | None] | None
+    near: Nearby | None
     integers: bool
     spares_uuids: bool
     change: Change
@@ -54,6 +56,9 @@ class Finder(msgspec.Struct, frozen=True):
             start, end = match.span(self.group)
             if end <= start:
                 place = match.end() + 1
+                continue
+            if self.near is not None and not self.near(data, start, end):
+                place = start + 1
                 continue
             found = data[start:end].decode(errors="replace")
             span = (0, len(found)) if self.narrow is None else self.narrow(found)
@@ -139,22 +144,20 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
     assert change is not None, "drop goes with keys only"
     if rule.find is not None:
         detector = DETECTORS[rule.find]
-        patterns, narrow = detector.patterns, detector.narrow
-        integers, spares_uuids = detector.integers, detector.spares_uuids
     else:
         assert rule.pattern is not None
-        patterns, narrow = (rule.pattern,), None
-        integers = spares_uuids = False
-    for pattern in patterns:
-        regexp = re2.compile(pattern, options())
+        detector = Detector(name="", shapes=(Shape(pattern=rule.pattern),))
+    for shape in detector.shapes:
+        regexp = re2.compile(shape.pattern, options())
         yield Finder(
             rule,
             order,
             regexp,
             regexp.groupindex.get("value", 0),
-            narrow,
-            integers,
-            spares_uuids,
+            shape.narrow,
+            Nearby(shape.near) if shape.near else None,
+            detector.integers,
+            detector.spares_uuids,
             change,
             _any_of(rule.except_.values),
             KeyMatcher(rule.except_.keys),

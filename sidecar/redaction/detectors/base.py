@@ -1,4 +1,4 @@
-"""What a built-in detector is: patterns, and a check where the format has one."""
+"""What a built-in detector is: shapes to look for, and a check where the format has one."""
 
 from collections.abc import Callable
 
@@ -7,21 +7,34 @@ import msgspec
 Span = tuple[int, int]
 
 
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """One way in which a value is written.
+
+    Attributes:
+        pattern: RE2. A group named ``value`` is what is found, else the whole match.
+        narrow: given what the pattern found, returns the part of it that really is such a value
+            as (start, end) inside it, or None; absent when the pattern says all.
+        near: words, one of which must stand near (`sidecar.redaction.nearby`), for a value that
+            only what stands around it tells from any other.
+    """
+
+    pattern: str
+    narrow: Callable[[str], Span | None] | None = None
+    near: tuple[str, ...] = ()
+
+
 class Detector(msgspec.Struct, frozen=True, kw_only=True):
     """Finds one kind of value in text.
 
     Attributes:
         name: what rules call it (``find: <name>``).
-        patterns: RE2. A group named ``value`` is what is found, else the whole match.
-        narrow: given what a pattern found, returns the part of it that really is such a value as
-            (start, end) inside it, or None; absent when the pattern says all.
+        shapes: the ways in which it is written.
         integers: also look at integers, in decimal notation.
         spares_uuids: pass over what stands within a UUID, whose digits may look like anything.
     """
 
     name: str
-    patterns: tuple[str, ...]
-    narrow: Callable[[str], Span | None] | None = None
+    shapes: tuple[Shape, ...]
     integers: bool = False
     spares_uuids: bool = False
 

@@ -3,7 +3,7 @@
 import ipaddress
 import re
 
-from sidecar.redaction.detectors.base import Detector, Span, whole
+from sidecar.redaction.detectors.base import Detector, Shape, Span, whole
 
 _IPV4 = (
     r"(?:^|[^0-9A-Za-z.])(?P<value>[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})"
@@ -63,9 +63,12 @@ def _is_ipv6(text: str) -> bool:
 
 
 DETECTORS = (
-    Detector(name="ipv4", patterns=(_IPV4,), narrow=whole(_is_ipv4)),
-    Detector(name="ipv6", patterns=(_IPV6,), narrow=_narrow_ipv6),
-    Detector(name="mac", patterns=(_MAC,)),
-    Detector(name="url-credentials", patterns=(_URL_CREDENTIALS,)),
-    Detector(name="url-query", patterns=(_URL_WITH_QUERY, _TARGET_WITH_QUERY)),
+    Detector(name="ipv4", shapes=(Shape(pattern=_IPV4, narrow=whole(_is_ipv4)),)),
+    Detector(name="ipv6", shapes=(Shape(pattern=_IPV6, narrow=_narrow_ipv6),)),
+    Detector(name="mac", shapes=(Shape(pattern=_MAC),)),
+    Detector(name="url-credentials", shapes=(Shape(pattern=_URL_CREDENTIALS),)),
+    Detector(
+        name="url-query",
+        shapes=(Shape(pattern=_URL_WITH_QUERY), Shape(pattern=_TARGET_WITH_QUERY)),
+    ),
 )

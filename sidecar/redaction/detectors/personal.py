@@ -6,7 +6,7 @@ from functools import lru_cache
 import phonenumbers
 from stdnum import iban, luhn
 
-from sidecar.redaction.detectors.base import Detector, Span, whole
+from sidecar.redaction.detectors.base import Detector, Shape, Span, whole
 
 # RFC 5322 allows more in a local part than people use; `/ = ? & % : {}` are left out because in
 # telemetry they stand between an address and its surroundings far more often than inside it.
@@ -180,20 +180,23 @@ def _is_phone(text: str) -> bool:
 
 
 DETECTORS = (
-    Detector(name="email", patterns=(_EMAIL,)),
+    Detector(name="email", shapes=(Shape(pattern=_EMAIL),)),
     Detector(
         name="card",
-        patterns=(_CARD, _CARD_DOTTED),
-        narrow=_narrow_card,
+        shapes=tuple(Shape(pattern=p, narrow=_narrow_card) for p in (_CARD, _CARD_DOTTED)),
         integers=True,
         spares_uuids=True,
     ),
-    Detector(name="iban", patterns=(_IBAN,), narrow=_narrow_iban),
-    Detector(name="us-ssn", patterns=(_SSN,), narrow=whole(_is_ssn), spares_uuids=True),
+    Detector(name="iban", shapes=(Shape(pattern=_IBAN, narrow=_narrow_iban),)),
+    Detector(
+        name="us-ssn", shapes=(Shape(pattern=_SSN, narrow=whole(_is_ssn)),), spares_uuids=True
+    ),
     Detector(
         name="phone",
-        patterns=(_PHONE_INTERNATIONAL, _PHONE_NATIONAL, _PHONE_NEAR_A_WORD),
-        narrow=_narrow_phone,
+        shapes=tuple(
+            Shape(pattern=p, narrow=_narrow_phone)
+            for p in (_PHONE_INTERNATIONAL, _PHONE_NATIONAL, _PHONE_NEAR_A_WORD)
+        ),
         spares_uuids=True,
     ),
 )

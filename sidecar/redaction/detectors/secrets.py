@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 
-from sidecar.redaction.detectors.base import Detector, whole
+from sidecar.redaction.detectors.base import Detector, Shape, whole
 
 # Formats as their vendors document them: name → pattern. A prefix makes each unmistakable.
 TOKENS = {
@@ -130,19 +130,28 @@ def _is_basic_credentials(text: str) -> bool:
 DETECTORS = (
     Detector(
         name="service-token",
-        patterns=tuple(f"{_TOKEN_BEFORE}(?P<value>{pattern})" for pattern in TOKENS.values()),
-        narrow=whole(_is_service_token),
+        shapes=tuple(
+            Shape(pattern=f"{_TOKEN_BEFORE}(?P<value>{pattern})", narrow=whole(_is_service_token))
+            for pattern in TOKENS.values()
+        ),
     ),
-    Detector(name="jwt", patterns=(_JWT,)),
-    Detector(name="private-key", patterns=(_PEM,)),
-    Detector(name="bearer", patterns=(_BEARER,), narrow=whole(_is_long)),
-    Detector(name="basic-auth", patterns=(_BASIC,), narrow=whole(_is_basic_credentials)),
-    Detector(name="authorization", patterns=(_AUTHORIZATION_SCHEME, _AUTHORIZATION_BARE)),
-    Detector(name="cookie", patterns=(_COOKIE,)),
+    Detector(name="jwt", shapes=(Shape(pattern=_JWT),)),
+    Detector(name="private-key", shapes=(Shape(pattern=_PEM),)),
+    Detector(name="bearer", shapes=(Shape(pattern=_BEARER, narrow=whole(_is_long)),)),
+    Detector(
+        name="basic-auth", shapes=(Shape(pattern=_BASIC, narrow=whole(_is_basic_credentials)),)
+    ),
+    Detector(
+        name="authorization",
+        shapes=(Shape(pattern=_AUTHORIZATION_SCHEME), Shape(pattern=_AUTHORIZATION_BARE)),
+    ),
+    Detector(name="cookie", shapes=(Shape(pattern=_COOKIE),)),
     Detector(
         name="password-pair",
-        patterns=(*_PASSWORD_QUOTED, _PASSWORD_BARE, _PASSWORD_COLON),
-        narrow=whole(_is_password),
+        shapes=tuple(
+            Shape(pattern=p, narrow=whole(_is_password))
+            for p in (*_PASSWORD_QUOTED, _PASSWORD_BARE, _PASSWORD_COLON)
+        ),
     ),
-    Detector(name="token-pair", patterns=(_TOKEN_PAIR,), narrow=whole(_is_token)),
+    Detector(name="token-pair", shapes=(Shape(pattern=_TOKEN_PAIR, narrow=whole(_is_token)),)),
 )

@@ -1,0 +1,50 @@
+"""Words that must stand near a value for it to count: ``keywords`` of rules, ``near`` of detectors.
+
+*Near* is in the same line, at most `REACH` bytes of UTF-8 before or behind; or in the name of the
+attribute or field that holds the value. A word stands whole and in any case: ``employee`` is found
+in ``Employee no.``, ``employee_id`` and ``newEmployeeId``, not in ``employees``. A blank in a word
+stands for any of blank, ``_``, ``-``, ``.`` or nothing.
+"""
+
+import re2
+
+from sidecar.redaction.first_look import options
+
+REACH = 64
+
+
+class Nearby:
+    """Some words, one of which must stand near.
+
+    Attributes:
+        pattern: RE2 that matches a text which holds one of them.
+    """
+
+    def __init__(self, words: list[str] | tuple[str, ...]) -> None:
+        self.pattern = _pattern(words)
+        self._regexp = re2.compile(self.pattern, options())
+
+    def in_key(self, key: str) -> bool:
+        """Tell whether the name of an attribute or field holds one of the words."""
+        return self._regexp.search(key) is not None
+
+    def __call__(self, data: bytes, start: int, end: int) -> bool:
+        """Tell whether one of the words stands near a place in UTF-8 text."""
+        low = max(data.rfind(b"\n", 0, start) + 1, start - REACH)
+        line_end = data.find(b"\n", end, end + REACH)
+        high = line_end if line_end >= 0 else min(len(data), end + REACH)
+        return (
+            self._regexp.search(data[low:start]) is not None
+            or self._regexp.search(data[end:high]) is not None
+        )
+
+
+def _pattern(words: list[str] | tuple[str, ...]) -> str:
+    any_case = "|".join(_spelt(word) for word in words)
+    # Behind a small letter, a capital begins a word: `newEmployee`.
+    inner = "|".join(_spelt(word[:1].upper() + word[1:]) for word in words)
+    return rf"(?:(?:^|[^\p{{L}}])(?i:{any_case})|\p{{Ll}}(?:{inner}))(?:$|[^\p{{Ll}}])"
+
+
+def _spelt(word: str) -> str:
+    return r"[ _.\-]?".join(re2.escape(part) for part in word.split())
