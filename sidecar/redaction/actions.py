@@ -5,7 +5,7 @@ import hmac
 from collections.abc import Callable
 
 from sidecar.redaction.rules import Rule
-from sidecar.redaction.sanitize import sanitize_url
+from sidecar.redaction.sanitize import SANITIZERS
 
 Change = Callable[[str], str]
 
@@ -44,7 +44,7 @@ def compile_action(rule: Rule, hash_key: bytes) -> Change | None:
         kept = action.truncate.length
         return lambda text: text[:kept]
     if action.sanitize is not None:
-        return sanitize_url
+        return SANITIZERS[action.sanitize]
     return _drop_record(rule.id) if action.drop_record is not None else None
 
 

@@ -77,7 +77,7 @@ class Action(_Strict, frozen=True, kw_only=True):
     truncate: Truncate | None = None
     drop: Drop | None = None
     drop_record: DropRecord | None = None
-    sanitize: Literal["url"] | None = None
+    sanitize: Literal["url", "sql", "redis"] | None = None
 
     def __post_init__(self) -> None:
         """Check that one action is named."""

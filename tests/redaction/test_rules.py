@@ -49,8 +49,8 @@ HEAD = "version: 1\nrules:\n  - id: first\n    find: email\n"
             "a.yaml:5: rule 'first': name exactly one of",
         ),
         (
-            HEAD + "    action: {sanitize: sql}\n",
-            "a.yaml:5: rule 'first': Invalid enum value 'sql'",
+            HEAD + "    action: {sanitize: xml}\n",
+            "a.yaml:5: rule 'first': Invalid enum value 'xml'",
         ),
         (HEAD + "    action: {drop: {}}\n", "this action takes whole values; it goes with `keys`"),
         (HEAD + "    when: {a: b}\n", "`when` goes with `keys`"),
