@@ -48,8 +48,16 @@ class Finder(msgspec.Struct, frozen=True):
     excepted: Callable[[str], bool]
     not_at: KeyMatcher
 
-    def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where values are found in UTF-8 text, as offsets in characters."""
+    @property
+    def first_look(self) -> str:
+        """The pattern that a text must match for a value to be in it."""
+        return self.regexp.pattern if self.near is None else self.near.pattern
+
+    def spans(self, data: bytes, *, near: bool = False) -> Iterator[tuple[int, int]]:
+        """Yield where values are found in UTF-8 text, as offsets in characters.
+
+        ``near``: the name of what holds the text has one of the words that must stand near.
+        """
         place = counted = characters = 0
         uuids = [m.span() for m in _UUID.finditer(data)] if self.spares_uuids else []
         while (match := self.regexp.search(data, place)) is not None:
@@ -57,7 +65,7 @@ class Finder(msgspec.Struct, frozen=True):
             if end <= start:
                 place = match.end() + 1
                 continue
-            if self.near is not None and not self.near(data, start, end):
+            if not (near or self.near is None or self.near(data, start, end)):
                 place = start + 1
                 continue
             found = data[start:end].decode(errors="replace")

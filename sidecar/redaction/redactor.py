@@ -85,6 +85,7 @@ class _Plan(msgspec.Struct, frozen=True):
     ignored: bool
     key_rules: tuple[KeyRule, ...]
     skipped: frozenset[int]
+    near: frozenset[int]
 
 
 class Redactor:
@@ -113,7 +114,7 @@ class Redactor:
             if rule.keys is None
             for finder in compile_finders(rule, order, hash_key)
         ]
-        self._first_look = FirstLook([finder.regexp.pattern for finder in self._finders])
+        self._first_look = FirstLook([finder.first_look for finder in self._finders])
         self._integers = [finder for finder in self._finders if finder.integers]
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
@@ -228,6 +229,11 @@ class Redactor:
                 bool(key) and self._ignore(key),
                 tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
                 frozenset(f.order for f in self._finders if f.not_at(key)) if key else frozenset(),
+                frozenset(
+                    index
+                    for index, finder in enumerate(self._finders)
+                    if key and finder.near is not None and finder.near.in_key(key)
+                ),
             )
         return plan
 
@@ -275,13 +281,13 @@ class Redactor:
     def _edits(self, text: str, plan: _Plan, in_url: bool) -> list[_Edit]:
         """Return what one pass changes in a text, in order and without overlaps."""
         encoded = any(marker in text for marker in MARKERS)
-        hits = self._first_look(text)
+        hits = self._look(text, plan)
         if not hits and not encoded:
             return []
         readings = views(text) if encoded else [View(text)]
         matches: list[_Match] = []
         for view in readings:
-            view_hits = hits if not view.depth else self._first_look(view.text)
+            view_hits = hits if not view.depth else self._look(view.text, plan)
             finders = [hit for hit in view_hits if not self._finders[hit].rule.action.sanitize]
             matches += self._matches(view, finders, plan)
         if len(readings) > 1:
@@ -298,13 +304,18 @@ class Redactor:
         sanitizers = [hit for hit in hits if self._finders[hit].rule.action.sanitize]
         return self._resolve(text, list(self._matches(View(text), sanitizers, plan)), in_url)
 
+    def _look(self, text: str, plan: _Plan) -> list[int]:
+        hits = self._first_look(text)
+        return sorted({*hits, *plan.near}) if plan.near else hits
+
     def _matches(self, view: View, hits: list[int], plan: _Plan) -> Iterator[_Match]:
         if not hits:
             return
         data = view.text.encode()
-        for finder in (self._finders[hit] for hit in hits):
+        for hit in hits:
+            finder = self._finders[hit]
             if finder.order not in plan.skipped:
-                for start, end in finder.spans(data):
+                for start, end in finder.spans(data, near=hit in plan.near):
                     yield _Match(*view.span(start, end), view, start, end, finder)
 
     def _resolve(self, text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:

@@ -4,41 +4,9 @@ import base64
 import binascii
 import re
 
-from sidecar.redaction.detectors.base import Detector, Shape, whole
-
-# Formats as their vendors document them: name → pattern. A prefix makes each unmistakable.
-TOKENS = {
-    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-unique-ids
-    "aws": r"(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    # https://github.blog/engineering/behind-githubs-new-authentication-token-formats/
-    "github": r"gh[pousr]_[0-9A-Za-z]{36,}",
-    "github-fine-grained": r"github_pat_[0-9A-Za-z_]{50,}",
-    # https://docs.gitlab.com/security/tokens/#token-prefixes
-    "gitlab": r"gl(?:pat|dt|rt|ptt|soat|cbt|imt|agent|oas|ft|ffct)-[0-9A-Za-z_.-]{20,}",
-    # https://api.slack.com/authentication/token-types
-    "slack": r"xox[abeoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}",
-    "slack-app": r"xapp-[0-9]-[0-9A-Za-z-]{10,}",
-    # https://docs.stripe.com/keys
-    "stripe": r"[rs]k_(?:live|test)_[0-9A-Za-z]{16,}",
-    # https://platform.openai.com/docs/api-reference/authentication, and those like it
-    "model-api": r"sk-(?:[a-z]+[0-9]*-)*[0-9A-Za-z_-]{20,}",
-    # https://huggingface.co/docs/hub/security-tokens
-    "hugging-face": r"hf_[0-9A-Za-z]{30,}",
-    # https://cloud.google.com/docs/authentication/api-keys
-    "google-api": r"AIza[0-9A-Za-z_-]{35}",
-    "google-oauth": r"ya29\.[0-9A-Za-z_-]{20,}",
-    # https://www.twilio.com/docs/sendgrid/ui/account-and-settings/api-keys
-    "sendgrid": r"SG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}",
-    # https://docs.npmjs.com/about-access-tokens
-    "npm": r"npm_[0-9A-Za-z]{36}",
-    # the help page of PyPI, "API tokens"
-    "pypi": r"pypi-[0-9A-Za-z_-]{50,}",
-    # https://docs.groq.com, https://langfuse.com/docs/api
-    "groq": r"gsk_[0-9A-Za-z]{40,}",
-    "langfuse": r"sk-lf-[0-9a-f-]{36}",
-}
-
-_TOKEN_BEFORE = r"(?:^|[^0-9A-Za-z])"
+from sidecar.redaction.detectors.base import Detector, Shape, Span, whole
+from sidecar.redaction.detectors.entropy import looks_random
+from sidecar.redaction.detectors.tokens import token_shapes
 
 # Signed (three parts) or encrypted (five), RFC 7515 and RFC 7516.
 _JWT = r"(?:^|[^0-9A-Za-z])(?P<value>eyJ[0-9A-Za-z_-]{6,}(?:\.[0-9A-Za-z_-]*){1,3}\.[0-9A-Za-z_-]+)"
@@ -49,7 +17,11 @@ _PEM = (
 # No bound on the length of a value: what is beyond it would stay. That a value has a digit is part
 # of the pattern: a check that refuses long matches over and over takes time by the square.
 _BEARER = r"(?i)\bbearer +(?P<value>[a-z._~+/-]{0,256}[0-9][0-9a-z._~+/-]*=*)"
-_BASIC = r"(?i)\bbasic +(?P<value>[0-9a-z+/_-]{4,}=*)"
+# That there is a colon among the bytes shows in base64, too: at each of its three places in a group
+# of four characters, two of them can be few only.
+_BASE64 = "[0-9A-Za-z+/_-]"
+_COLON = rf"(?:O[g-v]|{_BASE64}[DTjz][o-r]|{_BASE64}{{2}}[AEIMQUYcgkosw048]6)"
+_BASIC = rf"(?i:\bbasic) +(?P<value>(?:{_BASE64}{{4}})*{_COLON}{_BASE64}*=*)"
 
 # Between a name and its value, as text, JSON, Python and HTTP libraries print them.
 _EQUALS = r"[\"']?\s*(?:=>|:=|==?|:|,)\s*[\[(]?\s*"
@@ -65,7 +37,9 @@ _AUTHORIZATION_SCHEME = (
 # Without a scheme it may be prose, so only what has a digit.
 _AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,})"
 _PASSWORD_NAME = (
-    r"(?i)(?:pass(?:word|wd|phrase|code)|pwd|secret|(?:^|[^a-z])(?:pass|pw))[0-9a-z_-]{0,24}"
+    r"(?i)(?:(?:pass(?:word|wd|phrase|code)|pwd|secret)[0-9a-z_-]{0,24}"
+    # Not `passed=45`.
+    r"|(?:^|[^a-z])(?:pass|pw)(?:[0-9_-][0-9a-z_-]{0,24})?)"
 )
 _PASSWORD_QUOTED = tuple(
     rf"{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}" for quote in "\"'"
@@ -79,13 +53,65 @@ _PASSWORD_COLON = (
     rf"{_PASSWORD_NAME}[\"']?:\s*"
     r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]*(?-i:[0-9A-Z!@#$%^*?])[^\s\"'&,;<>{}()\[\]]*)"
 )
+# On a command line a blank stands between; in prose, too, so again only what no plain word is.
+_PASSWORD_OPTION = (
+    r"(?i)(?:^|\s)--[0-9a-z-]{0,24}(?:password|passwd|passphrase|secret)\s+[\"']?"
+    r"(?P<value>[^\s\"'<>\[{-][^\s\"']*(?-i:[0-9A-Z!@#$%^*?])[^\s\"']*)"
+)
+_PASSWORD_ELEMENT = (
+    r"(?i)<(?:[0-9a-z_-]{1,24}:)?[0-9a-z_-]{0,24}(?:password|passwd|passphrase|secret)>"
+    r"(?P<value>[^<>\s][^<>]*)</"
+)
+_PASSWORD_PAIRS = (
+    *_PASSWORD_QUOTED,
+    _PASSWORD_BARE,
+    _PASSWORD_COLON,
+    _PASSWORD_OPTION,
+    _PASSWORD_ELEMENT,
+)
+_TOKEN_NAME = (
+    r"(?i)(?:token|(?:api|access|private|secret|signing|encryption|account|shared|license|master)"
+    r"[ _-]?key|auth|credentials?|session(?:[_-]?id)?|jwt|csrf|xsrf|otp[_-]?seed)"
+)
 _TOKEN_PAIR = (
-    r"(?i)(?:token|api[_-]?key|access[_-]?key|private[_-]?key|auth|credential|session(?:[_-]?id)?)"
-    r"(?:[\"']?\s*=\s*|[\"']\s*[:,]\s*|\s*:\s+)b?[\[(]?[\"']?"
+    _TOKEN_NAME + r"(?:[\"']?\s*=\s*|[\"']\s*[:,]\s*|\s*:\s+)b?[\[(]?[\"']?"
     r"(?P<value>[a-z_.+/~=-]{0,256}[0-9][0-9a-z_.+/~=-]*)"
 )
-_DIGIT = re.compile("[0-9]")
 _SHORTEST = 8
+
+_RANDOM_CHARACTER, _NO_DIGIT = "[0-9A-Za-z+/_-]", "[A-Za-z+/_-]"
+_SHORTEST_SECRET = 20
+# Of that length and with a digit, wherever it stands: said so that RE2 alone refuses names.
+_LONG_WITH_DIGIT = "|".join(
+    f"{_NO_DIGIT}{{{place}}}[0-9]{_RANDOM_CHARACTER}{{{_SHORTEST_SECRET - 1 - place},}}"
+    for place in range(_SHORTEST_SECRET)
+)
+# The character before is part of the match, since a group would cost twice the time.
+_RANDOM = (
+    r"(?:^|[^0-9A-Za-z+/_.-])"
+    rf"(?:{_LONG_WITH_DIGIT}|{_NO_DIGIT}{{{_SHORTEST_SECRET},}}[0-9]{_RANDOM_CHARACTER}*)={{0,2}}"
+)
+_RANDOM_WORDS = (
+    *("secret", "secrets", "token", "bearer", "credential", "credentials", "password", "passwd"),
+    *("passphrase", "pwd", "api key", "access key", "private key", "signing key"),
+    *("encryption key", "master key", "auth key", "shared key"),
+)
+_VALUE = re.compile(r"[0-9A-Za-z+/_-]+={0,2}$")
+_HEX_SECRET = (
+    r"(?i)(?:(?:secret|api|access|private|signing|encryption|master|auth)[ _-]?key"
+    r"|(?:client|signing|shared|app|webhook)[ _-]?secret|password|passphrase)"
+    r"[\"']?\s*(?:=>|:=|==?|:|is)\s*[\"']?(?P<value>[0-9a-f]{20,})(?:$|[^0-9a-z_-])"
+)
+# Longer is a file or a picture, not a secret.
+_LONGEST_SECRET = 1024
+_NO_RANDOM = re.compile(
+    # A digest, an id, several of them, each with a word before it: `req_…`, `GPU-…`, `sha512-…`.
+    r"(?:[A-Za-z]{1,12}[0-9]{0,3}[_-])?[0-9a-fA-F_-]+|(?:sha|SHA)[0-9]+-.*"
+    # Ids of answers and calls of model services.
+    r"|(?:chatcmpl|cmpl|call|msg|run|resp|req|thread|asst|file|batch|trace|span|toolu|gen)[_-].*"
+    # The beginnings of PNG, JPEG, GIF, WebP, PDF and SVG in base64.
+    r"|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR|JVBERi0|PHN2Zy).*"
+)
 # A number, a path, a version. None may hold `=`, so that no further pair hides in it.
 _NO_TOKEN = re.compile(r"[0-9]+|/[\w.+~/-]*|v[0-9]+\.[\w.+~/-]*")
 _NO_SECRETS = frozenset(
@@ -99,15 +125,6 @@ def _is_password(text: str) -> bool:
     return text.lower() not in _NO_SECRETS and _NO_SECRET.fullmatch(text) is None
 
 
-def _is_service_token(text: str) -> bool:
-    # `sk-` is short enough to begin the name of something.
-    return not text.startswith("sk-") or _has_digit(text)
-
-
-def _has_digit(text: str) -> bool:
-    return _DIGIT.search(text) is not None
-
-
 def _is_long(text: str) -> bool:
     return len(text) >= _SHORTEST
 
@@ -115,6 +132,19 @@ def _is_long(text: str) -> bool:
 def _is_token(text: str) -> bool:
     """Tell whether a text may be a credential: not a number, a path, a version."""
     return _is_long(text) and _NO_TOKEN.fullmatch(text) is None
+
+
+def _is_mixed_hex(text: str) -> bool:
+    return not text.isdecimal() and not text.isalpha()
+
+
+def _narrow_random(text: str) -> Span | None:
+    found = _VALUE.search(text)
+    assert found is not None, "the pattern ends with it"
+    value = found[0].rstrip("=")
+    if len(value) > _LONGEST_SECRET or _NO_RANDOM.fullmatch(value) or not looks_random(value):
+        return None
+    return found.span()
 
 
 def _is_basic_credentials(text: str) -> bool:
@@ -128,13 +158,7 @@ def _is_basic_credentials(text: str) -> bool:
 
 
 DETECTORS = (
-    Detector(
-        name="service-token",
-        shapes=tuple(
-            Shape(pattern=f"{_TOKEN_BEFORE}(?P<value>{pattern})", narrow=whole(_is_service_token))
-            for pattern in TOKENS.values()
-        ),
-    ),
+    Detector(name="service-token", shapes=token_shapes()),
     Detector(name="jwt", shapes=(Shape(pattern=_JWT),)),
     Detector(name="private-key", shapes=(Shape(pattern=_PEM),)),
     Detector(name="bearer", shapes=(Shape(pattern=_BEARER, narrow=whole(_is_long)),)),
@@ -148,10 +172,14 @@ DETECTORS = (
     Detector(name="cookie", shapes=(Shape(pattern=_COOKIE),)),
     Detector(
         name="password-pair",
-        shapes=tuple(
-            Shape(pattern=p, narrow=whole(_is_password))
-            for p in (*_PASSWORD_QUOTED, _PASSWORD_BARE, _PASSWORD_COLON)
-        ),
+        shapes=tuple(Shape(pattern=p, narrow=whole(_is_password)) for p in _PASSWORD_PAIRS),
     ),
     Detector(name="token-pair", shapes=(Shape(pattern=_TOKEN_PAIR, narrow=whole(_is_token)),)),
+    Detector(
+        name="high-entropy",
+        shapes=(
+            Shape(pattern=_RANDOM, narrow=_narrow_random, near=_RANDOM_WORDS),
+            Shape(pattern=_HEX_SECRET, narrow=whole(_is_mixed_hex)),
+        ),
+    ),
 )

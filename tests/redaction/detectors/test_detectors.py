@@ -6,11 +6,12 @@ import hashlib
 import pytest
 
 from sidecar.redaction.detectors import DETECTORS
-from sidecar.redaction.detectors.secrets import TOKENS
 from sidecar.redaction.report import Report
 from tests.redaction.test_engine import engine
 
 FOUND = {
+    "high-entropy": [("secret=q7Rk2VbX9mT4sLz8WpE1nYc6D", "q7Rk2VbX9mT4sLz8WpE1nYc6D")],
+    "crypto-wallet": [("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",) * 2],
     "email": [
         ("mail <alice.o'neil+news@mail.example.co.uk>", "alice.o'neil+news@mail.example.co.uk"),
         ("user=bob_1@example.org;", "bob_1@example.org"),
@@ -104,6 +105,8 @@ FOUND = {
 }
 
 LEFT = {
+    "high-entropy": ["token at 9fceb02d0ae598e95dc970b74767f19372d61af8"],
+    "crypto-wallet": ["bc1-frontend-production"],
     "email": [
         "@decorator.call",
         "user@localhost",
@@ -209,30 +212,3 @@ def test_long_secrets_leave_no_tail(detector: str, text: str) -> None:
 
 def test_every_detector_has_examples() -> None:
     assert FOUND.keys() == LEFT.keys() == DETECTORS.keys()
-
-
-# One made-up token of each format.
-SAMPLES = {
-    "aws": "AKIAIOSFODNN7EXAMPLE",
-    "github": "ghp_" + "a1B2" * 9,
-    "github-fine-grained": "github_pat_" + "a1B2c" * 12,
-    "gitlab": "glpat-" + "a1B2c" * 4,
-    "slack": "xoxb-" + "1234-abcd-" * 2,
-    "slack-app": "xapp-1-" + "A1B2" * 5,
-    "stripe": "sk_live_" + "a1B2" * 6,
-    "model-api": "sk-ant-api03-" + "a1B2" * 10,
-    "hugging-face": "hf_" + "aBcD" * 9,
-    "google-api": "AIza" + "a1B2-" * 7,
-    "google-oauth": "ya29." + "a1B2" * 6,
-    "sendgrid": "SG." + "a1" * 11 + "." + "b" * 43,
-    "npm": "npm_" + "a1B2" * 9,
-    "pypi": "pypi-" + "AgEI" * 15,
-    "groq": "gsk_" + "a1B2" * 13,
-    "langfuse": "sk-lf-" + "0a1b2c3d-" * 4,
-}
-
-
-@pytest.mark.parametrize("name", TOKENS)
-@pytest.mark.parametrize("place", ["{}", "key={} ", '{{"k":"{}"}}', "https://h/p/{}/q", "%22{}%22"])
-def test_tokens_of_every_service_are_found(name: str, place: str) -> None:
-    assert SAMPLES[name] in "".join(found("service-token", place.format(SAMPLES[name])))
