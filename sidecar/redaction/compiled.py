@@ -14,6 +14,7 @@ from sidecar.redaction.first_look import options
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.nearby import Nearby
 from sidecar.redaction.rules import Rule, RulesError
+from sidecar.redaction.validators import validator
 
 Siblings = Mapping[str, Any]
 
@@ -41,7 +42,8 @@ class Finder(msgspec.Struct, frozen=True):
     regexp: Any
     group: int
     narrow: Callable[[str], Span | None] | None
-    near: Nearby | None
+    near: tuple[Nearby, ...]
+    valid: Callable[[str], bool] | None
     integers: bool
     spares_uuids: bool
     change: Change
@@ -51,12 +53,12 @@ class Finder(msgspec.Struct, frozen=True):
     @property
     def first_look(self) -> str:
         """The pattern that a text must match for a value to be in it."""
-        return self.regexp.pattern if self.near is None else self.near.pattern
+        return self.near[0].pattern if self.near else str(self.regexp.pattern)
 
-    def spans(self, data: bytes, *, near: bool = False) -> Iterator[tuple[int, int]]:
+    def spans(self, data: bytes, near: tuple[Nearby, ...] = ()) -> Iterator[tuple[int, int]]:
         """Yield where values are found in UTF-8 text, as offsets in characters.
 
-        ``near``: the name of what holds the text has one of the words that must stand near.
+        ``near`` are words of `near` that the name of what holds the text has not.
         """
         place = counted = characters = 0
         uuids = [m.span() for m in _UUID.finditer(data)] if self.spares_uuids else []
@@ -65,11 +67,13 @@ class Finder(msgspec.Struct, frozen=True):
             if end <= start:
                 place = match.end() + 1
                 continue
-            if not (near or self.near is None or self.near(data, start, end)):
+            if near and not all(words(data, start, end) for words in near):
                 place = start + 1
                 continue
             found = data[start:end].decode(errors="replace")
             span = (0, len(found)) if self.narrow is None else self.narrow(found)
+            if span is not None and not (self.valid is None or self.valid(found[slice(*span)])):
+                span = None
             if span is None:
                 # Another value may begin inside what only looked like one.
                 place = start + 1
@@ -89,6 +93,11 @@ def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
     where = f"{place}: rule '{rule.id}': "
     if rule.find is not None and rule.find not in DETECTORS:
         raise RulesError(f"{where}unknown detector '{rule.find}'; there are {', '.join(DETECTORS)}")
+    if rule.validate is not None:
+        try:
+            validator(rule.validate)
+        except ValueError as error:
+            raise RulesError(f"{where}{error}") from None
     if not rule.signals:
         raise RulesError(f"{where}signals is empty; leave it out for all of them")
     for pattern in [*([rule.pattern] if rule.pattern else []), *rule.except_.values]:
@@ -163,7 +172,8 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
             regexp,
             regexp.groupindex.get("value", 0),
             shape.narrow,
-            Nearby(shape.near) if shape.near else None,
+            tuple(Nearby(words) for words in (shape.near, rule.keywords) if words),
+            validator(rule.validate) if rule.validate is not None else None,
             detector.integers,
             detector.spares_uuids,
             change,

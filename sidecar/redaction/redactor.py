@@ -29,6 +29,7 @@ from sidecar.redaction.compiled import (
 from sidecar.redaction.detectors.base import Span
 from sidecar.redaction.first_look import FirstLook, options
 from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.nearby import Nearby
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Rule
 from sidecar.redaction.views import MARKERS, View, percent_encode, views
@@ -85,7 +86,7 @@ class _Plan(msgspec.Struct, frozen=True):
     ignored: bool
     key_rules: tuple[KeyRule, ...]
     skipped: frozenset[int]
-    near: frozenset[int]
+    near: dict[int, tuple[Nearby, ...]]
 
 
 class Redactor:
@@ -229,13 +230,21 @@ class Redactor:
                 bool(key) and self._ignore(key),
                 tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
                 frozenset(f.order for f in self._finders if f.not_at(key)) if key else frozenset(),
-                frozenset(
-                    index
-                    for index, finder in enumerate(self._finders)
-                    if key and finder.near is not None and finder.near.in_key(key)
-                ),
+                self._far(key),
             )
         return plan
+
+    def _far(self, key: str) -> dict[int, tuple[Nearby, ...]]:
+        """Return, by finder, the words that a text at this key must still have near a value.
+
+        Those of which the key has none are left out: they are all to be near, as everywhere.
+        """
+        far = {}
+        for index, finder in enumerate(self._finders):
+            words = tuple(words for words in finder.near if not (key and words.in_key(key)))
+            if len(words) < len(finder.near):
+                far[index] = words
+        return far
 
     @staticmethod
     def _key_rule(plan: _Plan, siblings: Siblings, text: str) -> KeyRule | None:
@@ -315,7 +324,8 @@ class Redactor:
         for hit in hits:
             finder = self._finders[hit]
             if finder.order not in plan.skipped:
-                for start, end in finder.spans(data, near=hit in plan.near):
+                near = plan.near.get(hit, finder.near)
+                for start, end in finder.spans(data, near):
                     yield _Match(*view.span(start, end), view, start, end, finder)
 
     def _resolve(self, text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:

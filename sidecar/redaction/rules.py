@@ -114,6 +114,8 @@ class Rule(_Strict, frozen=True, kw_only=True):
     find: str | None = None
     pattern: str | None = None
     keys: list[str] | None = None
+    keywords: list[Annotated[str, msgspec.Meta(pattern=r"\w")]] = []
+    validate: str | None = None
     when: dict[str, str] = {}
     action: Action = msgspec.field(default_factory=lambda: Action(replace=Replace()))
     signals: list[RuleSignal] = msgspec.field(default_factory=lambda: list(RULE_SIGNALS))
@@ -128,6 +130,8 @@ class Rule(_Strict, frozen=True, kw_only=True):
             raise ValueError("an empty pattern or list of keys finds nothing")
         if self.when and self.keys is None:
             raise ValueError("`when` goes with `keys`")
+        if self.keys is not None and (self.keywords or self.validate is not None):
+            raise ValueError("`keywords` and `validate` go with `find` or `pattern`")
         if self.keys is None and (self.action.drop or self.action.truncate):
             raise ValueError("this action takes whole values; it goes with `keys`")
 

@@ -252,6 +252,56 @@ def test_ignored_keys_are_not_looked_at() -> None:
     assert redact("457-55-5462", LOGS, "trace_id") == "[REDACTED_US_SSN]"
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("employee E-123456 left", True),
+        ("E-123456, Employee no.", True),
+        ('{"newEmployeeId":"E-123456"}', True),
+        ("staff member E-123456", True),
+        ("part E-123456", False),
+        ("employees E-123456", False),
+        ("employee\nE-123456", False),
+        ("employee " + "." * 64 + " E-123456", False),
+    ],
+)
+def test_keywords_must_stand_near(text: str, found: bool) -> None:
+    rule = {"pattern": r"E-\d{6}", "keywords": ["employee", "staff member"]}
+    redactor = engine(rule).redactor("logs")
+    expected = text.replace("E-123456", "[REDACTED_R0]") if found else text
+    assert redact(text, redactor) == expected
+
+
+def test_a_keyword_in_the_key_counts_as_near() -> None:
+    redactor = engine({"pattern": r"\d{6}", "keywords": ["employee"]}).redactor("logs")
+    assert redact("123456", redactor, "payload.employeeId") == "[REDACTED_R0]"
+    assert redact("123456", redactor, "payload.order") == "123456"
+
+
+def test_words_of_the_detector_and_keywords_of_the_rule_must_both_stand_near() -> None:
+    rule = {"find": "high-entropy", "keywords": ["billing"]}
+    redactor = engine(rule).redactor("logs")
+    value = "q7Rk2VbX9mT4sLz8WpE1nYc6D"
+    assert redact(f"billing secret={value}", redactor) == "billing secret=[REDACTED_R0]"
+    assert redact(f"secret={value}", redactor, "billing_line") == "secret=[REDACTED_R0]"
+    assert redact(f"secret={value}", redactor) == f"secret={value}"
+
+
+@pytest.mark.parametrize(
+    ("check", "valid", "invalid"),
+    [
+        ("luhn", "7992 7398 713", "7992 7398 714"),
+        ("mod-97-10", "435411161155111431", "435411161155111432"),
+        ("verhoeff", "12340", "12341"),
+        ("es.nif", "54362315-K", "54362315-J"),
+    ],
+)
+def test_what_does_not_pass_the_check_stays(check: str, valid: str, invalid: str) -> None:
+    redactor = engine({"pattern": r"\b\d[\d -]+[A-Z]?\b", "validate": check}).redactor("logs")
+    assert redact(valid, redactor) == "[REDACTED_R0]"
+    assert redact(invalid, redactor) == invalid
+
+
 def test_a_rule_holds_for_its_signals_only() -> None:
     compiled = engine({"pattern": "a", "signals": ["events"]})
     assert redact("a", compiled.redactor("events")) == "[REDACTED_R0]"
@@ -272,6 +322,7 @@ def test_card_numbers_sent_as_integers_are_found_and_other_numbers_stay() -> Non
         ({"pattern": "(?=a)b"}, "look-around"),
         ({"pattern": r"(a)\1"}, "back-references"),
         ({"find": "nonsense"}, "unknown detector 'nonsense'; there are email, "),
+        ({"pattern": "a", "validate": "crc32"}, "unknown check 'crc32'; there are luhn, "),
         ({"find": "email", "signals": []}, "signals is empty"),
         ({"find": "email", "except": {"values": ["("]}}, "not RE2"),
         ({"find": "email", "tests": [{"keep": "a@example.com"}]}, "test 1 gives"),
