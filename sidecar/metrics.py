@@ -51,7 +51,7 @@ RECEIVED = _counter(
 REDACTED = _counter(
     "redacted_records_total", "Records in which a rule changed something.", "signal"
 )
-FINDINGS = _counter("findings_total", "Values that a rule found.", "rule", "signal")
+FINDINGS = _counter("findings_total", "Values that a rule found.", "rule", "signal", "mode")
 DROPPED = _counter("dropped_records_total", "Records that were not passed on.", "signal", "reason")
 QUEUE_BYTES = _gauge("queue_bytes", "Bytes that wait to be exported.", "exporter")
 QUEUE_RECORDS = _gauge("queue_records", "Records that wait to be exported.", "exporter")

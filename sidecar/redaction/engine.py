@@ -20,19 +20,26 @@ class Engine:
     def __init__(self, rules: Rules, hash_key: bytes = b"") -> None:
         self.rules = rules
         self._redactors: dict[RuleSignal, Redactor] = {}
+        self._auditors: dict[RuleSignal, Redactor] = {}
         compiled: dict[tuple[str, ...], Redactor] = {}
         written = written_pattern(rules.rules)
         for rule in rules.rules:
             check_rule(rule, rules.places[rule.id], hash_key)
         for signal in RULE_SIGNALS:
-            chosen = [rule for rule in rules.rules if signal in rule.signals]
-            ids = tuple(rule.id for rule in chosen)
-            if ids not in compiled:
-                try:
-                    compiled[ids] = Redactor(chosen, rules.ignore, hash_key, written)
-                except re2.error as error:
-                    raise RulesError(f"the rules together need too much memory: {error}") from None
-            self._redactors[signal] = compiled[ids]
+            for mode, redactors in (("audit", self._auditors), ("enforce", self._redactors)):
+                chosen = [r for r in rules.rules if signal in r.signals and r.mode == mode]
+                auditor = self._auditors.get(signal) if mode == "enforce" else None
+                if mode == "audit" and not chosen:
+                    continue
+                ids = (*(rule.id for rule in chosen), str(id(auditor)))
+                if ids not in compiled:
+                    try:
+                        compiled[ids] = Redactor(chosen, rules.ignore, hash_key, written, auditor)
+                    except re2.error as error:
+                        raise RulesError(
+                            f"the rules together need too much memory: {error}"
+                        ) from None
+                redactors[signal] = compiled[ids]
         self._run_tests()
 
     def redactor(self, signal: RuleSignal) -> Redactor:
@@ -41,7 +48,9 @@ class Engine:
 
     def _run_tests(self) -> None:
         for rule in self.rules.rules:
-            redactor = self._redactors[rule.signals[0]]
+            # The tests of a rule that changes nothing say what it would do.
+            redactors = self._auditors if rule.mode == "audit" else self._redactors
+            redactor = redactors[rule.signals[0]]
             for number, test in enumerate(rule.tests, 1):
                 given = test.in_ if test.in_ is not None else test.keep
                 expected = test.out if test.out is not None else test.keep

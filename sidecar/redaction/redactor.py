@@ -13,7 +13,9 @@ stable raises, and the walker drops the record.
 import re
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 import re2
@@ -97,13 +99,22 @@ class Redactor:
         ignore: globs of keys at which ids are left alone.
         hash_key: of rules that hash.
         written: a pattern for what any rule of the folder writes, which is not looked at again.
+        auditor: the rules whose findings are counted, while nothing is changed.
 
     Raises:
         re2.error: a pattern cannot be compiled.
         MissingHashKeyError: a rule hashes and there is no key.
     """
 
-    def __init__(self, rules: list[Rule], ignore: list[str], hash_key: bytes, written: str) -> None:
+    def __init__(
+        self,
+        rules: list[Rule],
+        ignore: list[str],
+        hash_key: bytes,
+        written: str,
+        auditor: "Redactor | None" = None,
+    ) -> None:
+        self._auditor = auditor
         self._ignore = KeyMatcher(ignore)
         self._written = re2.compile(written, options())
         self._key_rules = [
@@ -122,6 +133,8 @@ class Redactor:
 
     def name(self, name: str, report: Report, pointer: str = "") -> str:
         """Redact the name of an attribute or field; the same object when nothing was found."""
+        if self._auditor is not None:
+            self._auditor.audit(Redactor.name, name, report, pointer)
         if name in self._clean_names:
             return name
         changed = self._scan(name, self._plan(""), "", report, pointer)
@@ -150,6 +163,8 @@ class Redactor:
             UnstableError: the rules do not come to an end on it.
             DropRecordError: a rule says that the whole record goes.
         """
+        if self._auditor is not None:
+            self._auditor.audit(Redactor.string, text, key, report, siblings, pointer)
         plan = self._plan(key)
         if not text or (plan.ignored and _ID.fullmatch(text)):
             return text
@@ -169,6 +184,8 @@ class Redactor:
         self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""
     ) -> float | str | None:
         """Redact one number or boolean: the same, a string in its place, or None when it goes."""
+        if self._auditor is not None:
+            self._auditor.audit(Redactor.number, value, key, report, siblings, pointer)
         plan = self._plan(key)
         # 2**53: from there on, not every number with a fraction of .0 is a whole one.
         whole = isinstance(value, float) and abs(value) < 2**53 and value.is_integer()
@@ -210,6 +227,8 @@ class Redactor:
         Returns:
             True: it stays and is looked into; a string: what stands in its place; None: it goes.
         """
+        if self._auditor is not None:
+            self._auditor.audit(Redactor.container, key, report, siblings, pointer)
         plan = self._plan(key)
         rule = self._key_rule(plan, siblings, "")
         if rule is None or rule.rule.action.sanitize is not None:
@@ -219,6 +238,16 @@ class Redactor:
             return None
         replace = rule.rule.action.replace is not None or rule.rule.action.drop_record is not None
         return rule.change("") if replace else rule.rule.placeholder
+
+    def audit(self, ask: Callable[..., Any], *arguments: Any) -> None:
+        """Ask about a value and note what is found; what would become of it is forgotten."""
+        noted = [Report(detailed=a.detailed) if isinstance(a, Report) else a for a in arguments]
+        # What would drop the record is noted before it says so.
+        with suppress(DropRecordError, UnstableError):
+            ask(self, *noted)
+        for argument, own in zip(arguments, noted, strict=True):
+            if isinstance(argument, Report) and own:
+                argument.audit(own)
 
     def _plan(self, key: str) -> _Plan:
         key = key[-MAX_KEY:]

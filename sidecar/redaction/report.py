@@ -5,6 +5,7 @@ from collections import Counter
 import msgspec
 
 from sidecar import metrics
+from sidecar.redaction.rules import Mode
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -28,7 +29,8 @@ class Report:
 
     Attributes:
         findings: in order of appearance, when ``detailed``; else empty.
-        counts: (attribute key, rule id) → number of findings.
+        counts: (attribute key, rule id) → number of findings of rules that are enforced.
+        audited: the same for rules that change nothing, but are to be counted.
         fields: last parts of the names of the fields in which something was found, in order of
             appearance, each once.
     """
@@ -37,16 +39,23 @@ class Report:
         self.detailed = detailed
         self.findings: list[Finding] = []
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.audited: Counter[tuple[str, str]] = Counter()
         self.fields: dict[str, None] = {}
 
     def __bool__(self) -> bool:
-        """Tell whether anything was found."""
+        """Tell whether a rule changed anything."""
         return bool(self.counts)
 
     def merge(self, other: "Report") -> None:
         """Add the findings of another report."""
         self.counts.update(other.counts)
+        self.audited.update(other.audited)
         self.fields.update(other.fields)
+        self.findings.extend(other.findings)
+
+    def audit(self, other: "Report") -> None:
+        """Add the findings of another report as those of rules that change nothing."""
+        self.audited.update(other.counts)
         self.findings.extend(other.findings)
 
     def add(self, rule: str, key: str, start: int, end: int, pointer: str) -> None:
@@ -64,6 +73,7 @@ class RedactionCount(msgspec.Struct, frozen=True):
     signal: str
     key: str
     rule: str
+    mode: Mode
     count: int
 
 
@@ -76,16 +86,20 @@ class Redactions:
 
     def __init__(self, most: int = 1000) -> None:
         self._most = most
-        self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._counts: Counter[tuple[str, str, str, Mode]] = Counter()
 
     def add(self, signal: str, report: Report) -> None:
         """Add what one report holds, to the metrics too."""
-        for (key, rule), count in report.counts.items():
-            row = (signal, key, rule)
+        self._count(signal, report.counts, "enforce")
+        self._count(signal, report.audited, "audit")
+
+    def _count(self, signal: str, counts: Counter[tuple[str, str]], mode: Mode) -> None:
+        for (key, rule), count in counts.items():
+            row = (signal, key, rule, mode)
             if row not in self._counts and len(self._counts) >= self._most:
-                row = (signal, "(other)", rule)
+                row = (signal, "(other)", rule, mode)
             self._counts[row] += count
-            metrics.FINDINGS.labels(rule, signal).inc(count)
+            metrics.FINDINGS.labels(rule, signal, mode).inc(count)
 
     def rows(self) -> list[RedactionCount]:
         """Return the counts, most frequent first."""

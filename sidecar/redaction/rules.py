@@ -14,6 +14,7 @@ import msgspec
 import yaml
 
 RuleSignal = Literal["traces", "metrics", "logs", "events", "http"]
+Mode = Literal["enforce", "audit"]
 RULE_SIGNALS: tuple[RuleSignal, ...] = ("traces", "metrics", "logs", "events", "http")
 
 _MAX_FILE_BYTES = 2**20
@@ -120,6 +121,7 @@ class Rule(_Strict, frozen=True, kw_only=True):
     action: Action = msgspec.field(default_factory=lambda: Action(replace=Replace()))
     signals: list[RuleSignal] = msgspec.field(default_factory=lambda: list(RULE_SIGNALS))
     except_: Except = msgspec.field(default_factory=Except, name="except")
+    mode: Mode = "enforce"
     tests: list[RuleTest] = []
 
     def __post_init__(self) -> None:
@@ -153,6 +155,7 @@ class RulesFile(_Strict, frozen=True, kw_only=True):
     version: Literal[1]
     rules: list[Rule] = []
     keys: Keys = Keys()
+    routes: Annotated[list[None], msgspec.Meta(max_length=0)] = []
 
 
 class Rules(msgspec.Struct, frozen=True):

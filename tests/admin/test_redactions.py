@@ -59,13 +59,13 @@ def test_counts_are_by_signal_key_and_rule_without_values() -> None:
             httpx2.post(f"{sidecar.url}/log", json={"event": "e", "payload": payload})
         rows = httpx2.get(f"{sidecar.url}/redactions")
         assert {tuple(row.values()) for row in rows.json()} == {
-            ("events", "user.email", "personal-by-name", 2),
-            ("events", "", "email", 2),
+            ("events", "user.email", "personal-by-name", "enforce", 2),
+            ("events", "", "email", "enforce", 2),
         }
         assert "a@b.example" not in rows.text
         # What is only asked about is not counted.
         redact(sidecar, b"alice@example.com", "text/plain")
         assert httpx2.get(f"{sidecar.url}/redactions").json() == rows.json()
         metrics = httpx2.get(f"{sidecar.metrics_url}/metrics").text
-        sample = 'telemetry_cache_findings_total{rule="personal-by-name",signal="events"} 2.0'
+        sample = '_findings_total{mode="enforce",rule="personal-by-name",signal="events"} 2.0'
         assert sample in metrics

@@ -302,6 +302,31 @@ def test_what_does_not_pass_the_check_stays(check: str, valid: str, invalid: str
     assert redact(invalid, redactor) == invalid
 
 
+def test_audit_rules_count_and_change_nothing() -> None:
+    redactor = engine(
+        {"pattern": "secret"},
+        {"pattern": r"\bsec\w+", "mode": "audit"},
+        {"keys": ["user"], "mode": "audit", "action": {"drop_record": {}}},
+    ).redactor("logs")
+    report = Report(detailed=True)
+    assert redactor.string("a secret section", "user", report, {}) == "a [REDACTED_R0] section"
+    assert dict(report.counts) == {("user", "r0"): 1}
+    assert dict(report.audited) == {("user", "r2"): 1}
+    report = Report(detailed=True)
+    assert redactor.string("a%20secret section", "b", report, {}) == "a%20%5BREDACTED_R0%5D section"
+    assert dict(report.audited) == {("b", "r1"): 2}
+    only_audited = Report()
+    assert redactor.string("section", "b", only_audited, {}) == "section"
+    assert not only_audited
+
+
+def test_the_tests_of_an_audit_rule_say_what_it_would_do() -> None:
+    rule = {"pattern": "secret", "mode": "audit"}
+    engine({**rule, "tests": [{"in": "a secret", "out": "a [REDACTED_R0]"}]})
+    with pytest.raises(RulesError, match="test 1 gives"):
+        engine({**rule, "tests": [{"keep": "a secret"}]})
+
+
 def test_a_rule_holds_for_its_signals_only() -> None:
     compiled = engine({"pattern": "a", "signals": ["events"]})
     assert redact("a", compiled.redactor("events")) == "[REDACTED_R0]"
