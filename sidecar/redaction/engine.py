@@ -1,12 +1,15 @@
 """All rules of a folder, compiled for every signal and tried on their own tests."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import re2
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import check_rule, written_pattern
 from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import RULE_SIGNALS, Rules, RulesError, RuleSignal
+from sidecar.redaction.rules import RULE_SIGNALS, Rules, RulesError, RuleSignal, read_rules
 
 
 class Engine:
@@ -17,7 +20,7 @@ class Engine:
             not set, or fails one of its own tests.
     """
 
-    def __init__(self, rules: Rules, hash_key: bytes = b"") -> None:
+    def __init__(self, rules: Rules, hash_key: bytes = b"", *, run_tests: bool = True) -> None:
         self.rules = rules
         self._redactors: dict[RuleSignal, Redactor] = {}
         self._auditors: dict[RuleSignal, Redactor] = {}
@@ -40,13 +43,16 @@ class Engine:
                             f"the rules together need too much memory: {error}"
                         ) from None
                 redactors[signal] = compiled[ids]
-        self._run_tests()
+        if run_tests:
+            for fault in self.failing_tests():
+                raise fault
 
     def redactor(self, signal: RuleSignal) -> Redactor:
         """Return the rules for one signal."""
         return self._redactors[signal]
 
-    def _run_tests(self) -> None:
+    def failing_tests(self) -> Iterator[RulesError]:
+        """Run the tests that the rules carry; yield what is wrong with each that fails."""
         for rule in self.rules.rules:
             # The tests of a rule that changes nothing say what it would do.
             redactors = self._auditors if rule.mode == "audit" else self._redactors
@@ -55,15 +61,28 @@ class Engine:
                 given = test.in_ if test.in_ is not None else test.keep
                 expected = test.out if test.out is not None else test.keep
                 assert given is not None
+                where = f"{self.rules.places[rule.id]}: rule '{rule.id}': test {number}"
                 try:
                     result = redactor.string(given, test.key, Report(), rule.when)
                 except (DropRecordError, UnstableError) as error:
-                    raise RulesError(
-                        f"{self.rules.places[rule.id]}: rule '{rule.id}': test {number} "
-                        f"raises {type(error).__name__}: {error}"
-                    ) from None
+                    yield RulesError(f"{where} raises {type(error).__name__}: {error}")
+                    continue
                 if result != expected:
-                    raise RulesError(
-                        f"{self.rules.places[rule.id]}: rule '{rule.id}': test {number} "
-                        f"gives {result!r}, not {expected!r}"
-                    )
+                    yield RulesError(f"{where} gives {result!r}, not {expected!r}")
+
+
+def check_rules(folder: Path, hash_key: bytes) -> list[str]:
+    """Return everything that is wrong with a rules folder, one line for each fault."""
+    rules, faults = read_rules(folder)
+    for rule in rules.rules:
+        try:
+            check_rule(rule, rules.places[rule.id], hash_key)
+        except RulesError as error:
+            faults.append(error)
+    # What a test comes to depends on the other rules too, so they run only when all are sound.
+    if not faults:
+        try:
+            faults += Engine(rules, hash_key, run_tests=False).failing_tests()
+        except RulesError as error:
+            faults.append(error)
+    return [str(fault) for fault in faults]

@@ -8,7 +8,7 @@ not at all.
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -16,6 +16,8 @@ import yaml
 RuleSignal = Literal["traces", "metrics", "logs", "events", "http"]
 Mode = Literal["enforce", "audit"]
 RULE_SIGNALS: tuple[RuleSignal, ...] = ("traces", "metrics", "logs", "events", "http")
+
+T = TypeVar("T")
 
 _MAX_FILE_BYTES = 2**20
 _SUFFIXES = {".yaml", ".yml", ".toml", ".json"}
@@ -178,21 +180,55 @@ def load_rules(folder: Path) -> Rules:
     Raises:
         RulesError: the folder cannot be read, holds no rule, or a file of it is faulty.
     """
-    loaded = Rules([], [], {})
-    for path in _files(folder):
-        content, lines = _decode(path)
-        for index, rule in enumerate(content.rules):
-            place = f"{path.name}:{lines.of(('rules', index))}"
-            if rule.id in loaded.places:
-                raise RulesError(
-                    f"{place}: rule id '{rule.id}' is taken already at {loaded.places[rule.id]}"
-                )
-            loaded.places[rule.id] = place
-            loaded.rules.append(rule)
-        loaded.ignore.extend(content.keys.ignore)
-    if not loaded.rules:
-        raise RulesError(f"{folder}: there is no rule in this folder; nothing would be redacted")
+    loaded, faults = read_rules(folder)
+    if faults:
+        raise faults[0]
     return loaded
+
+
+def read_rules(folder: Path) -> tuple[Rules, list[RulesError]]:
+    """Read a rules folder as far as it can be read; return that, and all that is wrong with it."""
+    loaded, faults = Rules([], [], {}), list[RulesError]()
+    try:
+        for path in _files(folder):
+            _read(path, loaded, faults)
+    except RulesError as error:
+        faults.append(error)
+    if not loaded.rules and not faults:
+        faults.append(
+            RulesError(f"{folder}: there is no rule in this folder; nothing would be redacted")
+        )
+    return loaded, faults
+
+
+def _read(path: Path, loaded: Rules, faults: list[RulesError]) -> None:
+    """Add what one file holds, and what is wrong with it."""
+    try:
+        value, lines = _parse(path)
+    except RulesError as error:
+        faults.append(error)
+        return
+    # One by one, so that a fault of one rule hides none of the next.
+    rules = value.get("rules") if isinstance(value, dict) else None
+    items = rules if isinstance(rules, list) else []
+    for index, item in enumerate(items):
+        place = f"{path.name}:{lines.of(('rules', index))}"
+        try:
+            rule = _convert(path, lines, item, Rule, ("rules", index))
+        except RulesError as error:
+            faults.append(error)
+            continue
+        if rule.id in loaded.places:
+            taken = loaded.places[rule.id]
+            faults.append(RulesError(f"{place}: rule id '{rule.id}' is taken already at {taken}"))
+            continue
+        loaded.places[rule.id] = place
+        loaded.rules.append(rule)
+    try:
+        rest = {**value, "rules": []} if isinstance(rules, list) else value
+        loaded.ignore.extend(_convert(path, lines, rest, RulesFile, ()).keys.ignore)
+    except RulesError as error:
+        faults.append(error)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -232,7 +268,7 @@ class _Lines:
         return line
 
 
-def _decode(path: Path) -> tuple[RulesFile, _Lines]:
+def _parse(path: Path) -> tuple[Any, _Lines]:
     try:
         if not path.is_file() or path.stat().st_size > _MAX_FILE_BYTES:
             raise RulesError(f"{path.name}: is no file of at most {_MAX_FILE_BYTES} bytes")
@@ -260,12 +296,19 @@ def _decode(path: Path) -> tuple[RulesFile, _Lines]:
     except Exception as error:
         # YAML's constructors raise whatever the types they make raise.
         raise RulesError(f"{path.name}: {type(error).__name__}: {error}") from None
+    return value, lines
+
+
+def _convert(path: Path, lines: _Lines, value: Any, kind: type[T], at: tuple[str | int, ...]) -> T:
+    """Decode what stands at a place of a file; raises `RulesError` that says where it is wrong."""
     try:
-        return msgspec.convert(value, RulesFile), lines
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
-        steps = _steps(where.rstrip("`"))
-        raise RulesError(f"{path.name}:{lines.of(steps)}: {_named(value, steps)}{reason}") from None
+        line = lines.of((*at, *_steps(where.rstrip("`"))))
+        name = value.get("id") if at and isinstance(value, dict) else None
+        named = "" if name is None else f"rule '{name}': "
+        raise RulesError(f"{path.name}:{line}: {named}{reason}") from None
 
 
 def _refuse_twice(path: Path, node: yaml.Node | None) -> None:
@@ -292,11 +335,3 @@ def _steps(where: str) -> tuple[str | int, ...]:
     """Turn msgspec's ``.rules[3].action`` into ``("rules", 3, "action")``."""
     parts = where.replace("[", ".").replace("]", "").split(".")
     return tuple(int(part) if part.isdigit() else part for part in parts if part)
-
-
-def _named(value: Any, steps: tuple[str | int, ...]) -> str:
-    """Return ``rule 'id': `` when the steps lead into a rule that has one."""
-    try:
-        return f"rule '{value['rules'][steps[1]]['id']}': " if steps[0] == "rules" else ""
-    except (LookupError, TypeError):
-        return ""
