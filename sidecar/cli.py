@@ -1,17 +1,14 @@
-"""The command line: ``sidecar run``, ``sidecar health``."""
+"""The command line: ``sidecar run``, ``check``, ``redact`` and ``health``.
+
+What a command does stands in `sidecar.commands`. It is imported when it is called, since
+`sidecar health` runs every few seconds and needs nothing of the others.
+"""
 
 import argparse
-import os
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from functools import partial
 
-import structlog
-
 from sidecar import __version__
-from sidecar.settings import Settings, SettingsError, describe, load_settings, unknown_variables
 
 _RUN_HELP = """\
 Take telemetry in, redact it, pass it on. All settings are environment variables; the README
@@ -21,6 +18,38 @@ examples:
   sidecar run
   OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 sidecar run
   SIDECAR_RULES=/etc/sidecar/rules REDIS_URL=redis://cache:6379 sidecar run
+"""
+_CHECK_HELP = """\
+Load a rules folder, run the tests written in it, and print `file:line: reason` for every fault.
+Exit with 0 when there is none, else with 1.
+
+Rules that hash need a key. Where SIDECAR_HASH_KEY is not set, they are checked with a fixed one,
+so the key of production is not needed here.
+
+examples:
+  sidecar check
+  sidecar check /etc/sidecar/rules
+"""
+_REDACT_HELP = """\
+Redact text, JSON or NDJSON, from FILE or standard input to standard output, line by line as it
+comes in. What no rule changes comes out byte for byte. What could not be redacted is left out and
+counted at the end, with exit code 1.
+
+examples:
+  kubectl logs -f open-webui-0 | sidecar redact
+  sidecar redact app.log > app.redacted.log
+  sidecar redact --report --format json dump.json 2> findings.ndjson
+  sidecar redact --rules ./my-rules --signal logs < app.log
+
+formats:
+  auto    each line that is a JSON object or array is a record, any other is text; an input that
+          begins with a JSON document over several lines is redacted as that one document
+  text    every line is text, whatever it looks like
+  json    all of the input is one JSON document
+  ndjson  every line is a JSON record; what is none is left out
+
+A line, or a JSON document over several lines, may take up to 16 MiB. Text is looked at in blocks
+of lines: in a pattern of your own, begin with (?m) to let ^ and $ stand for the ends of a line.
 """
 _HEALTH_HELP = """\
 Exit with 0 when the sidecar is ready, else with 1; for container health checks.
@@ -32,69 +61,87 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Run a command; return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    given = _parser().parse_args(arguments)
+    try:
+        return int(given.call(given))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sidecar", description="The telemetry sidecar for Open WebUI pods."
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     command = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+
     run = command("run", help="run the service", description=_RUN_HELP)
-    run.set_defaults(run=lambda _: _run())
+    run.set_defaults(call=_run)
+
+    check = command("check", help="check a rules folder", description=_CHECK_HELP)
+    check.add_argument(
+        "folder",
+        metavar="DIR",
+        nargs="?",
+        help="the rules folder (default: SIDECAR_RULES, else the one that ships)",
+    )
+    check.set_defaults(call=_check)
+
+    redact = command("redact", help="redact text or JSON on a pipe", description=_REDACT_HELP)
+    redact.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to read")
+    redact.add_argument(
+        "--rules",
+        metavar="DIR",
+        help="the rules folder (default: SIDECAR_RULES, else the one that ships)",
+    )
+    redact.add_argument(
+        "--report",
+        action="store_true",
+        help='print {"rule","start","end","path"} for every finding, on standard error',
+    )
+    redact.add_argument(
+        "--signal",
+        default="http",
+        help="use the rules for traces, metrics, logs, events or http (default: http, as "
+        "POST /redact does)",
+    )
+    redact.add_argument(
+        "--format",
+        choices=["auto", "text", "json", "ndjson"],
+        default="auto",
+        help="what the input is (default: auto)",
+    )
+    redact.set_defaults(call=_redact)
+
     health = command("health", help="tell whether the service is ready", description=_HEALTH_HELP)
     health.add_argument(
         "--url", help="what to ask (default: /readyz at PROMETHEUS_PORT on this host)"
     )
-    health.set_defaults(run=lambda given: _health(given.url))
-    given = parser.parse_args(arguments)
-    return int(given.run(given))
+    health.set_defaults(call=_health)
+    return parser
 
 
-def _run() -> int:
-    # Imported here, since `sidecar health` runs every few seconds and needs none of it.
-    import trio
+def _run(_: argparse.Namespace) -> int:
+    from sidecar.commands.run import run
 
-    from sidecar import logs
-    from sidecar.app import Sidecar, StartError
-    from sidecar.redaction.rules import RulesError
-
-    try:
-        settings = load_settings(os.environ)
-        logs.configure(settings.log_level)
-        log = structlog.get_logger(__name__)
-        log.debug("settings", **describe(settings))
-        for variable in unknown_variables(os.environ):
-            log.warning("unknown_variable", variable=variable)
-        sidecar = Sidecar(settings)
-        sidecar.listen()
-        try:
-            trio.run(sidecar.run)
-        finally:
-            sidecar.close()
-    except (SettingsError, RulesError, StartError) as error:
-        print(f"sidecar: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return run()
 
 
-def _readiness_url(settings: Settings) -> str:
-    host = settings.sidecar_metrics_host
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    return f"http://{host}:{settings.prometheus_port}/readyz"
+def _check(given: argparse.Namespace) -> int:
+    from sidecar.commands.check import check
+
+    return check(given.folder)
 
 
-def _health(url: str | None) -> int:
-    try:
-        url = url or _readiness_url(load_settings(os.environ))
-        # No proxy: what is asked stands on this host.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=5) as answer:
-            ready = answer.status == 200
-        reason = "" if ready else f"answered {answer.status}"
-    except urllib.error.HTTPError as error:
-        ready, reason = False, f"not ready (status {error.code})"
-    except (OSError, ValueError, SettingsError) as error:
-        ready, reason = False, str(getattr(error, "reason", error))
-    if not ready:
-        print(f"sidecar: {url or 'health'}: {reason}", file=sys.stderr)  # noqa: T201
-    return 0 if ready else 1
+def _redact(given: argparse.Namespace) -> int:
+    from sidecar.commands.redact import redact
+
+    return redact(given.file, given.rules, given.format, given.signal, given.report)
+
+
+def _health(given: argparse.Namespace) -> int:
+    from sidecar.commands.health import health
+
+    return health(given.url)
