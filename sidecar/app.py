@@ -28,9 +28,8 @@ from sidecar.pipeline.dispatch import Pipeline
 from sidecar.receivers import events, otlp_http
 from sidecar.receivers.intake import Intake
 from sidecar.receivers.otlp_grpc import GrpcReceiver
-from sidecar.redaction.engine import Engine
+from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Redactions
-from sidecar.redaction.rules import load_rules
 from sidecar.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -69,9 +68,7 @@ class Sidecar:
         self._flushed = trio.Event()
         self._drain_ends = math.inf
         self._listeners: list[Listener] = []
-        self._engine = engine = Engine(
-            load_rules(settings.rules_dir), settings.sidecar_hash_key.encode()
-        )
+        self._rules = rules = RulesInForce(settings.rules_dir, settings.sidecar_hash_key.encode())
         redactions = Redactions()
         self.cache = Cache.from_url(settings.redis_url, settings.sidecar_cache_bytes)
         self.pipeline = Pipeline(
@@ -81,24 +78,23 @@ class Sidecar:
             settings.telemetry_cache_version,
             self.cache,
             self.pipeline,
-            engine,
+            rules,
             redis_configured=bool(settings.redis_url),
             loki_configured=bool(settings.loki_url),
         )
         limit = settings.sidecar_max_body_bytes
-        self._intake = intake = Intake(engine, self.pipeline.put, redactions, self._stopping.is_set)
+        self._intake = intake = Intake(rules, self.pipeline.put, redactions, self._stopping.is_set)
         self._otlp = otlp_http.routes(intake, limit)
         self._admin = health_api.routes(self.health)
         self._api = [
             *events.routes(intake, limit),
             *cache_api.routes(self.cache, limit),
-            *redactions_api.routes(engine, redactions, limit),
+            *redactions_api.routes(rules, redactions, limit),
             *self._otlp,
             *self._admin,
         ]
         self._grpc = GrpcReceiver(intake, limit)
         metrics.BUILD_INFO.labels(settings.telemetry_cache_version).set(1)
-        metrics.RULES.set(len(engine.rules.rules))
 
     def listen(self) -> None:
         """Bind every port, so that one that is taken is known before anything runs.
@@ -141,6 +137,7 @@ class Sidecar:
         *receiving, admin = self._listeners
         async with trio.open_nursery() as nursery:
             await nursery.start(self._stop_on_signal, nursery.cancel_scope)
+            await nursery.start(self._rules.run, self._stopping)
             await nursery.start(self.cache.run)
             nursery.start_soon(self.pipeline.run)
             # Until it is cancelled at the end, so that kubelet and Prometheus can see the stop.
@@ -186,7 +183,8 @@ class Sidecar:
         _log.info(
             "ready",
             version=self.settings.telemetry_cache_version,
-            rules=len(self._engine.rules.rules),
+            rules=len(self._rules.engine.rules.rules),
+            rules_digest=self._rules.digest[:12],
             exporters=self.settings.exporters,
             **ports,
         )

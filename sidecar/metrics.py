@@ -72,6 +72,19 @@ EXPORT_SECONDS = Histogram(
 # The process.
 BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
 RULES = _gauge("rules", "Redaction rules in force.")
+RULES_RELOADS = _counter(
+    "rules_reloads_total", "Changes of the rules folder, applied or refused.", "result"
+)
+# Both are there from the start, so that an alert sees the first one.
+for _result in ("applied", "refused"):
+    RULES_RELOADS.labels(_result)
+RULES_LAST_RELOAD_SUCCESSFUL = _gauge(
+    "rules_last_reload_successful",
+    "0 while the last change of the rules folder is refused, else 1.",
+)
+RULES_LAST_RELOAD_TIMESTAMP = _gauge(
+    "rules_last_reload_timestamp_seconds", "When the rules in force were loaded, in Unix time."
+)
 REDIS_CONNECTED = _gauge("redis_connected", "1 while Redis answers, else 0.")
 REDIS_ERRORS = _counter("redis_errors_total", "Calls of Redis that failed.", "kind")
 CACHE_ENTRIES = _gauge("cache_memory_entries", "Entries of the in-memory cache.")

@@ -10,7 +10,7 @@ from sidecar.http.messages import Request, Response, json_response
 from sidecar.http.routing import Body, Route
 from sidecar.metrics import REGISTRY
 from sidecar.pipeline.dispatch import Pipeline
-from sidecar.redaction.engine import Engine
+from sidecar.redaction.reload import RulesInForce
 
 
 class Check(msgspec.Struct):
@@ -48,7 +48,7 @@ class Health:
 
     Args:
         version: reported by `GET /health`.
-        cache, pipeline, engine: what is looked at.
+        cache, pipeline, rules: what is looked at.
         redis_configured, loki_configured: by the settings.
 
     Attributes:
@@ -61,7 +61,7 @@ class Health:
         version: str,
         cache: Cache,
         pipeline: Pipeline,
-        engine: Engine,
+        rules: RulesInForce,
         *,
         redis_configured: bool,
         loki_configured: bool,
@@ -69,7 +69,7 @@ class Health:
         self._version = version
         self._cache = cache
         self._pipeline = pipeline
-        self._engine = engine
+        self._rules = rules
         self._redis_configured = redis_configured
         self._loki_configured = loki_configured
         self.started = False
@@ -83,11 +83,12 @@ class Health:
     def report(self) -> HealthResponse:
         """Return the whole state.
 
-        ``unhealthy`` while it starts or stops; ``degraded`` when Redis is configured and away or
-        an exporter fails, since requests are still answered then.
+        ``unhealthy`` while it starts or stops; ``degraded`` when Redis is configured and away, an
+        exporter fails, or a change of the rules was refused, since requests are still answered
+        then.
         """
         checks = {
-            "rules": Check(True, f"{len(self._engine.rules.rules)} rules in force"),
+            "rules": self._rules_check(),
             "redis": self._redis_check(),
         }
         for state in self._pipeline.states:
@@ -101,6 +102,14 @@ class Health:
             self._loki_configured,
             checks,
         )
+
+    def _rules_check(self) -> Check:
+        detail = f"{len(self._rules.engine.rules.rules)} rules in force"
+        refused = self._rules.refused
+        if refused is None:
+            return Check(True, detail)
+        when = f"{refused.at:%H:%M:%S}Z"
+        return Check(False, f"{detail}; the change of {when} was refused: {refused.reason}")
 
     def _redis_check(self) -> Check:
         if not self._redis_configured:

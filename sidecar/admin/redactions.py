@@ -9,7 +9,7 @@ from sidecar.http.body import decode_json, media_type, read_body
 from sidecar.http.messages import HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route, problems
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.engine import Engine
+from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Finding, RedactionCount, Redactions, Report
 from sidecar.redaction.walk_json import redact_json
 from sidecar.work import work
@@ -22,7 +22,7 @@ class RedactResponse(msgspec.Struct):
     findings: list[Finding]
 
 
-def routes(engine: Engine, redactions: Redactions, max_body_bytes: int) -> list[Route]:
+def routes(rules: RulesInForce, redactions: Redactions, max_body_bytes: int) -> list[Route]:
     """Return the two routes."""
 
     async def redact(request: Request) -> Response:
@@ -35,7 +35,7 @@ def routes(engine: Engine, redactions: Redactions, max_body_bytes: int) -> list[
         report = Report(detailed=True)
         try:
             redacted = await work(
-                len(body), partial(redact_json, value, engine.redactor("http"), report)
+                len(body), partial(redact_json, value, rules.redactor("http"), report)
             )
         except DropRecordError:
             redacted = None

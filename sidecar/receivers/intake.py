@@ -19,7 +19,7 @@ from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.otlp import OtlpSignal
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.engine import Engine
+from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Redactions, Report
 from sidecar.redaction.walk_json import TooDeepError, redact_json
 from sidecar.redaction.walk_otlp import Outcome, redact_otlp
@@ -67,7 +67,7 @@ class Intake:
     """The way from the receivers to the queue.
 
     Args:
-        engine: the rules in force.
+        rules: taken once for each OTLP request and each event, so that a change falls between.
         put: hands a batch to the exporters, or raises `QueueFull`.
         redactions: takes what was found.
         stopping: tells whether new requests are to be sent away.
@@ -75,12 +75,12 @@ class Intake:
 
     def __init__(
         self,
-        engine: Engine,
+        rules: RulesInForce,
         put: Callable[[Batch], Awaitable[None]],
         redactions: Redactions,
         stopping: Callable[[], bool],
     ) -> None:
-        self._engine = engine
+        self._rules = rules
         self._put = put
         self._redactions = redactions
         self._stopping = stopping
@@ -121,7 +121,7 @@ class Intake:
 
         def redact() -> tuple[Batch, Outcome]:
             request = decode(otlp, body)
-            outcome = redact_otlp(request, self._engine.redactor(otlp.signal))
+            outcome = redact_otlp(request, self._rules.redactor(otlp.signal))
             return Batch(otlp.signal, request.SerializeToString(), outcome.kept), outcome
 
         batch, outcome = await work(len(body), redact)
@@ -137,7 +137,7 @@ class Intake:
             DropRecordError: a rule says that it is not passed on.
         """
         report = Report()
-        redactor = self._engine.redactor("events")
+        redactor = self._rules.redactor("events")
         try:
             event.event = redactor.string(event.event, "event", report, {}) or ""
             event.timestamp = redactor.string(event.timestamp, "timestamp", report, {}) or ""

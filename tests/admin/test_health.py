@@ -1,6 +1,8 @@
 """Health of a running sidecar, with parts of it away."""
 
+import re
 import time
+from pathlib import Path
 
 import httpx2
 import trio
@@ -43,6 +45,34 @@ def cached(sidecar: SidecarProcess, data: str) -> object:
     answer = httpx2.post(f"{sidecar.url}/cache/set", json={"key": "k", "data": data})
     assert answer.json().keys() == {"status", "key", "expires_at"}
     return httpx2.get(f"{sidecar.url}/cache/get", params={"key": "k"}).json()["data"]
+
+
+def test_a_refused_change_of_the_rules_is_told_while_the_last_good_ones_serve(
+    tmp_path: Path,
+) -> None:
+    rule = "version: 1\nrules:\n  - {id: x, find: email}\n"
+    (tmp_path / "10.yaml").write_text(rule)
+    with sidecar_process({"SIDECAR_RULES": str(tmp_path)}) as sidecar:
+        (tmp_path / "20.yaml").write_text("version: 1\nrules:\n  - id: y\n    patern: a\n")
+        status_becomes(sidecar, "degraded")
+        health = httpx2.get(f"{sidecar.url}/health").json()
+        assert re.fullmatch(
+            r"1 rules in force; the change of \d\d:\d\d:\d\dZ was refused: "
+            r"20\.yaml:3: rule 'y': Object contains unknown field `patern`",
+            health["checks"]["rules"]["detail"],
+        )
+        assert httpx2.get(f"{sidecar.metrics_url}/readyz").status_code == 200
+        refused = 'telemetry_cache_rules_reloads_total{result="refused"} 1.0'
+        applied = 'telemetry_cache_rules_reloads_total{result="applied"} %.1f'
+        good = "telemetry_cache_rules_last_reload_successful %.1f"
+        assert metrics(sidecar) >= {"telemetry_cache_rules 1.0", refused, applied % 0, good % 0}
+        (tmp_path / "20.yaml").write_text(rule.replace("x", "y"))
+        status_becomes(sidecar, "healthy")
+        assert metrics(sidecar) >= {"telemetry_cache_rules 2.0", refused, applied % 1, good % 1}
+
+
+def metrics(sidecar: SidecarProcess) -> set[str]:
+    return set(httpx2.get(f"{sidecar.metrics_url}/metrics").text.splitlines())
 
 
 async def test_it_is_degraded_while_an_exporter_fails() -> None:

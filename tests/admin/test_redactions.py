@@ -1,5 +1,7 @@
 """``POST /redact`` and ``GET /redactions`` of a running sidecar."""
 
+import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -69,3 +71,19 @@ def test_counts_are_by_signal_key_and_rule_without_values() -> None:
         metrics = httpx2.get(f"{sidecar.metrics_url}/metrics").text
         sample = '_findings_total{mode="enforce",rule="personal-by-name",signal="events"} 2.0'
         assert sample in metrics
+
+
+def test_counts_outlive_the_rule(tmp_path: Path) -> None:
+    """They are since the start, whatever rules were in force."""
+    rule = "version: 1\nrules:\n  - {id: %s, find: email}\n"
+    (tmp_path / "10.yaml").write_text(rule % "before")
+    with sidecar_process({"SIDECAR_RULES": str(tmp_path)}) as sidecar:
+        event = {"event": "e", "payload": {"note": "alice@example.com"}}
+        httpx2.post(f"{sidecar.url}/log", json=event)
+        (tmp_path / "10.yaml").write_text(rule % "after")
+        deadline = time.monotonic() + 10
+        while "AFTER" not in redact(sidecar, b"alice@example.com", "text/plain").text:
+            assert time.monotonic() < deadline
+        httpx2.post(f"{sidecar.url}/log", json=event)
+        rows = httpx2.get(f"{sidecar.url}/redactions").json()
+    assert [(row["rule"], row["count"]) for row in rows] == [("before", 1), ("after", 1)]
