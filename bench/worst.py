@@ -17,58 +17,62 @@ from sidecar.redaction.rules import Rules, load_rules
 from sidecar.settings import default_rules_dir
 
 SIZE = 40_000
-GOAL = "≤ 15 ms"
+GOAL_MILLISECONDS = 15
+GOAL = f"≤ {GOAL_MILLISECONDS} ms"
 _FRESH, _LATER = 3, 5
 _PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 
 
-def texts() -> dict[str, str]:
-    """Return 40 kB of each kind, the same in every run."""
+def texts(redactor: Redactor) -> dict[str, str]:
+    """Return 40 kB of each kind, the same in every run; nothing in them is such a value alone."""
     draw = random.Random(40)
     raw = draw.randbytes(SIZE)
-    near = near_matches() + extra_near_matches()
+    near = near_matches(redactor) + extra_near_matches()
     draw.shuffle(near)
     return {
-        "base64": base64.urlsafe_b64encode(raw).decode().replace("-", "x").replace("_", "y")[:SIZE],
+        "base64": base64.b64encode(raw, altchars=b"Az").decode()[:SIZE],
         "base64 with + and /": base64.b64encode(raw).decode()[:SIZE],
         "hex": raw.hex()[:SIZE],
         "random printable characters": "".join(draw.choices(_PRINTABLE, k=SIZE)),
         "digits": "".join(draw.choices(string.digits, k=SIZE)),
-        "near-matches of all rules": _repeated(" ".join(near)),
+        "near-matches of all rules, each in its line": _repeated("\n".join(near) + "\n"),
+        "near-matches of all rules in one line": _repeated(" ".join(near) + " "),
     }
 
 
 def rows() -> list[Row]:
     rules = with_extra_rules(load_rules(default_rules_dir()))
     rows = []
-    for kind, text in texts().items():
+    for kind, text in texts(_fresh(rules)).items():
         progress(f"worst text, {kind}")
         first = min(_time(_fresh(rules), text) for _ in range(_FRESH))
         redactor = _fresh(rules)
-        _time(redactor, text)
+        report = Report()
+        redactor.string(text, "", report, {})
+        found = f" ({report.counts.total()} found)" if report else ""
         later = min(_time(redactor, text) for _ in range(_LATER))
         for call, taken in (("first call", first), ("later calls", later)):
-            rows.append(Row(f"{kind}, {call}", _milliseconds(*taken), GOAL))
+            rows.append(Row(f"{kind}{found}, {call}", _milliseconds(*taken), GOAL))
     return [*rows, *_alone_rows(rules)]
 
 
 def _alone_rows(rules: Rules) -> list[Row]:
-    """Time every near-match alone; tell the slowest."""
+    """Time every near-match alone, all in one engine; tell the slowest."""
     redactor = _fresh(rules)
     first, later = [], []
-    for near in near_matches():
+    for near in near_matches(_fresh(rules)):
         progress(f"worst text, {near[:40]}")
-        text = _repeated(near)
+        text = _repeated(f"{near} ")
         first.append((*_time(redactor, text), near))
         later.append((*min(_time(redactor, text) for _ in range(2)), near))
     rows = []
     for call, taken in (("first call", first), ("later calls", later)):
-        slow = sum(cpu > 15 for cpu, _, _ in taken)
+        slow = sum(cpu > GOAL_MILLISECONDS for cpu, _, _ in taken)
         cpu, clock, near = max(taken)
         rows.append(
             Row(
-                f"each of {len(taken)} near-matches alone, {call}: the slowest",
-                f"{_milliseconds(cpu, clock)}: `{near[:32]}`; {slow} are above 15 ms",
+                f"the slowest of {len(taken)} near-matches alone, {call}",
+                f"{_milliseconds(cpu, clock)}: `{near[:24]}`; {slow} miss the goal",
                 GOAL,
             )
         )
@@ -82,7 +86,7 @@ def _fresh(rules: Rules) -> Redactor:
 
 
 def _repeated(text: str) -> str:
-    return (f"{text} " * (SIZE // len(text) + 1))[:SIZE]
+    return (text * (SIZE // len(text) + 1))[:SIZE]
 
 
 def _time(redactor: Redactor, text: str) -> tuple[float, float]:

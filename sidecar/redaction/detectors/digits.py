@@ -19,12 +19,12 @@ BEFORE = r"(?:^|[^0-9A-Za-z.]|(?:^|[^0-9])\.)"
 BEHIND = r"(?:$|[^0-9A-Za-z.]|\.(?:$|[^0-9]))"
 
 
-def behind_word(words: tuple[str, ...], value: str, gap: str = r"[^0-9\n]{0,32}?") -> str:
+def behind_word(words: tuple[str, ...], value: str, gap: str = r"[^0-9\n]{0,32}?\b") -> str:
     """Return a pattern for a value that follows one of some words in the same line.
 
     The words are in the pattern, so RE2 alone refuses numbers that follow none of them.
     """
-    return rf"(?:^|[^\p{{L}}])(?i:{alternatives(words)})(?:[^\p{{Ll}}0-9\n]{gap})(?P<value>{value})"
+    return rf"(?:^|[^\p{{L}}])(?i:{alternatives(words)})[^\p{{Ll}}0-9\n]{gap}(?P<value>{value})"
 
 
 def alternatives(words: tuple[str, ...]) -> str:

@@ -58,7 +58,7 @@ _IBAN = f"{_BEFORE}(?:{_any_country()}){_BEHIND}"
 # Where the word says so, its parts may be set apart in any way: `DE89 37040044 0532013000`.
 _IBAN_NEAR_ITS_NAME = (
     rf"(?i:\biban)[^0-9A-Za-z\n]{{1,4}}(?:(?i:is|no|nr|number)[^0-9A-Za-z\n]{{1,3}})?"
-    rf"(?P<value>[A-Za-z]{{2}}{_CHECK_DIGITS}(?:{SEPARATOR}?[0-9A-Za-z]){{11,30}})"
+    rf"(?P<value>[A-Za-z]{{2}}{_CHECK_DIGITS}(?:[0-9A-Za-z]|{SEPARATOR}){{11,60}})"
 )
 
 # Letters count as 10 to 35; separators as nothing.

@@ -26,8 +26,7 @@ def _compressed(left: int, fewest: int) -> str:
 
 
 # RFC 4291 section 2.2. With fewer than three groups, one has four digits and one is behind:
-# `12::34`
-# and `a::b` are words of other languages, `fe80::` is a network and `:::8080` a port.
+# `12::34` and `a::b` are words of other languages, `fe80::` is a network and `:::8080` a port.
 _COMPRESSED_IPV6 = "|".join(
     (
         rf"{_H}(?::{_H}){{0,4}}::(?:{_H}:){{0,4}}{_IPV4_ADDRESS}",

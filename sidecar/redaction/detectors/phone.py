@@ -71,11 +71,10 @@ def _international() -> str:
     return rf"(?:{numbers}|[2-9][0-9]{{2}}(?:{_BETWEEN}[0-9]){{7,12}})"
 
 
-_INTERNATIONAL = (
-    rf"(?:^|[^0-9A-Za-z+])(?P<value>\+{_international()}{_EXTENSION})(?:$|[^0-9A-Za-z])"
-)
+# What stands around these is part of the match, since a group would cost half the time again.
+_INTERNATIONAL = rf"(?:^|[^0-9A-Za-z+])\+{_international()}{_EXTENSION}(?:$|[^0-9A-Za-z])"
 _INTERNATIONAL_00 = (
-    rf"(?:^|[^0-9A-Za-z+.-])(?P<value>00[ .-]?{_international()}{_EXTENSION})(?:$|[^0-9A-Za-z])"
+    rf"(?:^|[^0-9A-Za-z+.-])00[ .-]?{_international()}{_EXTENSION}(?:$|[^0-9A-Za-z])"
 )
 _AREA_IN_BRACKETS = rf"\([0-9]{{3}}\){SEPARATOR}?"
 # With a country code, North American numbers say what they are by that and their groups.
@@ -95,65 +94,37 @@ _NORTH_AMERICA = (
 _PHONE_WORDS = (
     *("phone", "phones", "telephone", "tel", "telefon", "telefono", "telefone", "telefoon"),
     *("téléphone", "teléfono", "telefonnummer", "telefonnr", "tlf", "puhelin", "тел", "телефон"),
-    *(
-        "τηλ",
-        "τηλέφωνο",
-        "電話",
-        "电话",
-        "mobile",
-        "mobil",
-        "móvil",
-        "cell",
-        "cellphone",
-        "cellular",
-    ),
-    *("cellulare", "celular", "handy", "handynummer", "portable", "gsm", "landline", "hotline"),
-    *("fax", "telefax", "whatsapp", "phone number", "contact number", "rufnummer"),
+    *("τηλ", "τηλέφωνο", "電話", "电话", "mobile", "mobil", "móvil", "cell", "cellphone"),
+    *("cellular", "cellulare", "celular", "handy", "handynummer", "portable", "gsm", "landline"),
+    *("hotline", "fax", "telefax", "whatsapp", "phone number", "contact number", "rufnummer"),
 )
+_PEOPLE = ("me", "us", "him", "her", "them")
 _CALL_WORDS = (
-    *("call", "calling", "dial", "ring", "reach", "answering", "contact", "text me", "text us"),
-    *("sms", "number", "office", "home", "work", "llamar", "appeler", "anrufen", "chiamare"),
+    *("call", "calling", "dial", "sms", "answering at", "answering on", "call back"),
+    *(f"{verb} {whom}" for verb in ("reach", "contact", "text", "ring") for whom in _PEOPLE),
+    *(f"{whose} number" for whose in ("my", "our", "your", "his", "her", "their")),
+    *("office:", "home:", "work:", "llamar al", "llámame", "appeler le", "anrufen", "chiamare"),
+)
+# Enough for digits that already look like a phone number.
+_NEAR_WORDS = (
+    *("call", "calling", "dial", "sms", "text me", "reach", "answering", "contact", "number"),
+    *("office", "home", "work"),
 )
 # Between such a word and a number: `My number is`, `call us back at`, `phone (mobile):`.
 _LINKS = (
-    *("is", "are", "was", "no", "nr", "num", "number", "numbers", "me", "us", "him", "her", "them"),
-    *(
-        "back",
-        "at",
-        "on",
-        "under",
-        "to",
-        "my",
-        "our",
-        "the",
-        "your",
-        "his",
-        "new",
-        "direct",
-        "line",
-    ),
-    *(
-        "mobile",
-        "cell",
-        "office",
-        "home",
-        "work",
-        "es",
-        "est",
-        "ist",
-        "lautet",
-        "unter",
-        "al",
-        "au",
-    ),
+    *("is", "are", "was", "no", "nr", "num", "number", "numbers", "me", "us", "him", "her"),
+    *("them", "back", "at", "on", "under", "to", "my", "our", "the", "your", "his", "new"),
+    *("direct", "line", "mobile", "cell", "office", "home", "work", "es", "est", "ist"),
+    *("lautet", "unter", "al", "au"),
 )
-_BEHIND_WORD = (
-    rf"(?:^|[^\p{{L}}])(?i:{alternatives(_PHONE_WORDS + _CALL_WORDS)})"
+_LINK = (
     rf"[^\p{{L}}\p{{N}}+\n]{{1,4}}(?:(?i:{alternatives(_LINKS)})[^\p{{L}}\p{{N}}+\n]{{1,3}}){{0,4}}"
 )
-_BEFORE_WORD = (
-    rf"[ \t]{{0,2}}[,/|:(\[\x{2013}-]?[ \t]{{0,2}}"
-    rf"(?i:{alternatives(_PHONE_WORDS)}|office|home|work)(?:$|[^\p{{L}}\p{{N}}])"
+_BEHIND_PHONE = rf"(?:^|[^\p{{L}}])(?i:{alternatives(_PHONE_WORDS)}){_LINK}"
+_BEHIND_CALL = rf"(?:^|[^\p{{L}}])(?i:{alternatives(_CALL_WORDS)}){_LINK}"
+_BEFORE_PHONE = (
+    rf"[ \t]{{0,2}}[,/|:(\[\x{{2013}}-]?[ \t]{{0,2}}"
+    rf"(?i:{alternatives((*_PHONE_WORDS, 'office', 'home', 'work'))})"
 )
 
 # How national numbers are set in groups; with a trunk 0 they are longer by it.
@@ -170,7 +141,8 @@ _GROUPS = (
 )
 # With hyphens, three groups of two are a date.
 _PAIRS = "[0-9]{2} [0-9]{2} [0-9]{2}"
-_UNGROUPED = "[0-9]{7,12}"
+# Of a number in one piece a call may have millions, so it takes a trunk 0 or a better word.
+_UNGROUPED, _UNGROUPED_TRUNK, _UNGROUPED_LONG = "[0-9]{7,12}", "0[1-9][0-9]{7,10}", "[0-9]{9,12}"
 
 
 def _forms(all_groups: tuple[str, ...], before: str = "", first: str = "") -> str:
@@ -198,14 +170,21 @@ _TOLD_APART = "|".join(
         r"0[1-9][0-9]{1,3}/[0-9]{5,8}",
     )
 )
-_ANY_FORM = "|".join((_TOLD_APART, _forms(_GROUPS), _PAIRS, _UNGROUPED))
-_NEAR_A_WORD = rf"(?:^|[^0-9A-Za-z+.:/_-])(?P<value>(?:{_TOLD_APART}){_EXTENSION}){_BEHIND}"
-_BEHIND_A_WORD = rf"{_BEHIND_WORD}(?P<value>(?:{_ANY_FORM}){_EXTENSION}){_BEHIND}"
-_BEFORE_A_WORD = rf"(?:^|[^0-9A-Za-z+.:/_-])(?P<value>(?:{_ANY_FORM}){_EXTENSION}){_BEFORE_WORD}"
-_AT_A_KEY = rf"^\s*(?P<value>(?:{_ANY_FORM}){_EXTENSION})\s*$"
+_ANY_GROUPS = "|".join((_TOLD_APART, _forms(_GROUPS), _PAIRS))
+_START = r"(?:^|[^0-9A-Za-z+.:/_-])"
+# More numbers behind it make it a row of them.
+_BEHIND_ROW = r"(?:$|[^0-9A-Za-z \t-]|[ \t-](?:$|[^0-9]))"
+_NEAR_A_WORD = rf"{_START}(?P<value>(?:{_TOLD_APART}){_EXTENSION}){_BEHIND}"
+_BESIDE_A_WORD = (
+    rf"{_BEHIND_PHONE}(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED}){_EXTENSION}){_BEHIND}",
+    rf"{_BEHIND_CALL}(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED_TRUNK}){_EXTENSION}){_BEHIND_ROW}",
+    rf"{_START}(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED_LONG}){_EXTENSION}){_BEFORE_PHONE}"
+    r"[)\]]?(?:$|[\r\n,;.|\\])",
+)
+_AT_A_KEY = rf"^\s*(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED}){_EXTENSION})\s*$"
 
 _DIGITS = re.compile(r"[0-9]+")
-_EXTENDED = re.compile(_EXTENSION.removesuffix("?") + r"\Z")
+_EXTENDED = re.compile(_EXTENSION.removesuffix("?") + r"(?=[^0-9A-Za-z]?\Z)")
 # The trunk prefix that is not dialled from abroad.
 _TRUNK = re.compile(r"\(0\)")
 
@@ -213,12 +192,13 @@ _TRUNK = re.compile(r"\(0\)")
 @lru_cache(maxsize=1024)
 def _narrow_international(text: str) -> Span | None:
     """Find how much of the digits is one number: what follows may be the next, or a status."""
-    extended = _EXTENDED.search(text)
-    if extended and _is_international(text[: extended.start()]):
-        return 0, len(text)
-    for match in reversed(list(_DIGITS.finditer(text))):
-        if _is_international(text[: match.end()]):
-            return 0, match.end()
+    start = int(text[0] not in "+0")
+    extended = _EXTENDED.search(text, start)
+    if extended and _is_international(text[start : extended.start()]):
+        return start, extended.end()
+    for match in reversed(list(_DIGITS.finditer(text, start))):
+        if _is_international(text[start : match.end()]):
+            return start, match.end()
     return None
 
 
@@ -255,9 +235,8 @@ DETECTORS = (
             Shape(pattern=_NORTH_AMERICA_INTERNATIONAL),
             Shape(pattern=_NORTH_AMERICA_PLAIN, narrow=_narrow_north_america),
             Shape(pattern=_NORTH_AMERICA),
-            Shape(pattern=_NEAR_A_WORD, near=_PHONE_WORDS + _CALL_WORDS),
-            Shape(pattern=_BEHIND_A_WORD),
-            Shape(pattern=_BEFORE_A_WORD),
+            Shape(pattern=_NEAR_A_WORD, near=(*_PHONE_WORDS, *_NEAR_WORDS)),
+            *(Shape(pattern=p) for p in _BESIDE_A_WORD),
             Shape(pattern=_AT_A_KEY, near=_PHONE_WORDS),
         ),
         spares_uuids=True,
