@@ -41,16 +41,35 @@ _PASSWORD_NAME = (
     # Not `passed=45`.
     r"|(?:^|[^a-z])(?:pass|pw)(?:[0-9_-][0-9a-z_-]{0,24})?)"
 )
+# The last word of a name may say that it speaks about a password and holds none. Words that could
+# as well name one (`new`, `value`, `id`, `hash`, `field`, `updated`) are not among them.
+_ABOUT = (
+    *("policy", "policies", "rule", "rules", "validator", "validators", "strength", "complexity"),
+    *("length", "len", "size", "age", "ttl", "expiry", "expires", "expired", "expiration"),
+    *("days", "seconds", "timeout", "at", "count", "total", "limit", "attempts", "retries"),
+    *("rate", "ratio", "rotation", "required", "enabled", "disabled", "allowed", "supported"),
+    *("name", "names", "type", "kind", "format", "scheme", "algorithm", "encoder", "hasher"),
+    *("file", "path", "dir", "ref", "url", "uri", "arn", "namespace", "version", "mount"),
+    *("store", "provider", "manager", "backend", "engine", "authentication", "placeholder"),
+)
+# Matches without a value, so that the name is passed over.
+_NO_PASSWORD = (
+    rf"{_PASSWORD_NAME}(?:[_-](?:{'|'.join(_ABOUT)})"
+    rf"|(?-i:{'|'.join(word.capitalize() for word in _ABOUT)}))"
+    r"(?:[\"']?\s*[=:]|[\"'],)"
+)
+
 _PASSWORD_QUOTED = tuple(
-    rf"{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}" for quote in "\"'"
+    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}"
+    for quote in "\"'"
 )
 _PASSWORD_BARE = (
-    rf"{_PASSWORD_NAME}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
+    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
     r"(?P<value>[^\s\"'&,;<>{}()\[\]\\][^\s\"'&,;<>{}()\[\]]*)"
 )
 # After a colon stands prose as often, so only what no plain word is.
 _PASSWORD_COLON = (
-    rf"{_PASSWORD_NAME}[\"']?:\s*"
+    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}[\"']?:\s*"
     r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]*(?-i:[0-9A-Z!@#$%^*?])[^\s\"'&,;<>{}()\[\]]*)"
 )
 # On a command line a blank stands between; in prose, too, so again only what no plain word is.
