@@ -37,10 +37,12 @@ _AUTHORIZATION_SCHEME = (
 # Without a scheme it may be prose, so only what has a digit.
 _AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,})"
 _PASSWORD_NAME = (
-    r"(?i)(?:(?:pass(?:word|wd|phrase|code)|pwd|secret)[0-9a-z_-]{0,24}"
+    r"(?:(?:pass(?:word|wd|phrase|code)|pwd|secret)[0-9a-z_-]{0,24}"
     # Not `passed=45`.
-    r"|(?:^|[^a-z])(?:pass|pw)(?:[0-9_-][0-9a-z_-]{0,24})?)"
+    r"|(?:^|[^a-z])pass(?:[0-9_-][0-9a-z_-]{0,24})?)"
 )
+# Apart from the others, since it is too short for RE2's filter.
+_PW_NAME = r"(?:^|[^a-z])pw(?:[0-9_-][0-9a-z_-]{0,24})?"
 # The last word of a name may say that it speaks about a password and holds none. Words that could
 # as well name one (`new`, `value`, `id`, `hash`, `field`, `updated`) are not among them.
 _ABOUT = (
@@ -52,26 +54,25 @@ _ABOUT = (
     *("file", "path", "dir", "ref", "url", "uri", "arn", "namespace", "version", "mount"),
     *("store", "provider", "manager", "backend", "engine", "authentication", "placeholder"),
 )
-# Matches without a value, so that the name is passed over.
-_NO_PASSWORD = (
-    rf"{_PASSWORD_NAME}(?:[_-](?:{'|'.join(_ABOUT)})"
-    rf"|(?-i:{'|'.join(word.capitalize() for word in _ABOUT)}))"
-    r"(?:[\"']?\s*[=:]|[\"'],)"
+_ABOUT_WORD = (
+    rf"(?:[_-](?:{'|'.join(_ABOUT)})|(?-i:{'|'.join(word.capitalize() for word in _ABOUT)}))"
 )
 
-_PASSWORD_QUOTED = tuple(
-    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}"
-    for quote in "\"'"
-)
-_PASSWORD_BARE = (
-    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
-    r"(?P<value>[^\s\"'&,;<>{}()\[\]\\][^\s\"'&,;<>{}()\[\]]*)"
-)
-# After a colon stands prose as often, so only what no plain word is.
-_PASSWORD_COLON = (
-    rf"{_NO_PASSWORD}|{_PASSWORD_NAME}[\"']?:\s*"
-    r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]*(?-i:[0-9A-Z!@#$%^*?])[^\s\"'&,;<>{}()\[\]]*)"
-)
+
+def _password_pairs(name: str) -> tuple[str, ...]:
+    """Return patterns for a name of passwords, and what it is equal to."""
+    # Matches without a value, so that the name is passed over.
+    start = rf"(?i){name}{_ABOUT_WORD}(?:[\"']?\s*[=:]|[\"'],)|{name}"
+    return (
+        *(rf"{start}{_EQUALS}b?{quote}(?P<value>(?:[^{quote}\\]|\\.)+){quote}" for quote in "\"'"),
+        rf"{start}[\"']?\s*(?:=>|:=|==?)\s*[\"'\[(<{{]*"
+        r"(?P<value>[^\s\"'&,;<>{}()\[\]\\][^\s\"'&,;<>{}()\[\]]*)",
+        # After a colon stands prose as often, so only what no plain word is.
+        rf"{start}[\"']?:\s*"
+        r"(?P<value>[^\s\"'&,;<>{}()\[\]\\]*(?-i:[0-9A-Z!@#$%^*?])[^\s\"'&,;<>{}()\[\]]*)",
+    )
+
+
 # On a command line a blank stands between; in prose, too, so again only what no plain word is.
 _PASSWORD_OPTION = (
     r"(?i)(?:^|\s)--[0-9a-z-]{0,24}(?:password|passwd|passphrase|secret)\s+[\"']?"
@@ -82,9 +83,8 @@ _PASSWORD_ELEMENT = (
     r"(?P<value>[^<>\s][^<>]*)</"
 )
 _PASSWORD_PAIRS = (
-    *_PASSWORD_QUOTED,
-    _PASSWORD_BARE,
-    _PASSWORD_COLON,
+    *_password_pairs(_PASSWORD_NAME),
+    *_password_pairs(_PW_NAME),
     _PASSWORD_OPTION,
     _PASSWORD_ELEMENT,
 )

@@ -77,7 +77,8 @@ TOKENS = {
     "github-fine-grained": r"github_pat_[0-9A-Za-z_]{50,}",
     # https://docs.gitlab.com/security/tokens/#token-prefixes
     "gitlab": (
-        r"gl(?:pat|dt|rtr?|ptt|soat|cbt|imt|agent|oas|ft|ffct|wt)-(?:t[0-9]_)?[0-9A-Za-z_-]{20,}"
+        # `rt|rtr`, not `rtr?`, in which RE2 would see no literal.
+        r"gl(?:pat|dt|rt|rtr|ptt|soat|cbt|imt|agent|oas|ft|ffct|wt)-(?:t[0-9]_)?[0-9A-Za-z_-]{20,}"
         r"(?:\.[0-9a-z]{2}\.[0-9a-z]{7,})?"
     ),
     "gitlab-runner-registration": rf"GR1348941{_URL_SAFE}{{20,}}",
@@ -192,7 +193,7 @@ TOKENS = {
     "databricks": rf"(?P<value>dapi[0-9a-f]{{32}}(?:-[0-9]+)?){_END}",
     # --- data and applications ---
     # https://supabase.com/docs/guides/api/api-keys
-    "supabase": r"(?:sbp_(?:v0_)?[0-9a-f]{40,}|sb_secret_[0-9A-Za-z_-]{31,})",
+    "supabase": r"(?:(?:)sbp_(?:v0_)?[0-9a-f]{40,}|(?:)sb_secret_[0-9A-Za-z_-]{31,})",
     # https://planetscale.com/docs/api/reference/service-tokens
     "planetscale": r"pscale_[a-z]{2,5}_[0-9A-Za-z_.=-]{32,}",
     # https://neon.com/docs/manage/api-keys
