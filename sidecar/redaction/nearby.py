@@ -40,9 +40,11 @@ class Nearby:
 
 
 def _pattern(words: list[str] | tuple[str, ...]) -> str:
-    any_case = "|".join(_spelt(word) for word in words)
+    # With nothing in common between them: RE2's filter would read `rut|run` as `ru(?:t|n)`, which
+    # has no literal that is long enough.
+    any_case = "|".join("(?:)" + _spelt(word) for word in words)
     # Behind a small letter, a capital begins a word: `newEmployee`.
-    inner = "|".join(_spelt(word[:1].upper() + word[1:]) for word in words)
+    inner = "|".join("(?:)" + _spelt(word[:1].upper() + word[1:]) for word in words)
     return rf"(?:(?:^|[^\p{{L}}])(?i:{any_case})|\p{{Ll}}(?:{inner}))(?:$|[^\p{{Ll}}])"
 
 

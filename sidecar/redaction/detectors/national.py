@@ -5,6 +5,7 @@ number whose form is like nothing else, with check digits, counts wherever it st
 digits only behind a word for it, or at a key that holds one.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -59,7 +60,7 @@ _MONTH, _DAY = "(?:0[1-9]|1[0-2])", "(?:0[1-9]|[12][0-9]|3[01])"
 _YYMMDD, _DDMMYY = f"[0-9]{{2}}{_MONTH}{_DAY}", f"{_DAY}{_MONTH}[0-9]{{2}}"
 
 
-class _Id(msgspec.Struct, frozen=True):
+class _Id(msgspec.Struct, frozen=True, eq=False):
     """A number of one country: its form, its check, and the words that stand before it."""
 
     pattern: str
@@ -110,10 +111,20 @@ _NAMED = (
     _Id(
         "[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{3}",
         sin.is_valid,
-        ("social insurance number", "social insurance", "sin number", "sin no", "nas"),
+        (
+            "social insurance number",
+            "social insurance",
+            "sin number",
+            "sin no",
+            "numéro d'assurance sociale",
+        ),
     ),
     _Id("756[0-9]{10}", ahv.is_valid, ("ahv", "avs", "ahv nummer", "numéro avs")),
-    _Id(r"[0-9]{1,2}\.?[0-9]{3}\.?[0-9]{3}-?[0-9Kk]", rut.is_valid, ("rut", "run")),
+    _Id(
+        r"[0-9]{1,2}\.?[0-9]{3}\.?[0-9]{3}-?[0-9Kk]",
+        rut.is_valid,
+        ("rut", "rol único nacional", "rol unico nacional"),
+    ),
     _Id("[0-9]{6}/?[0-9]{3,4}", rc.is_valid, ("rodné číslo", "rodne cislo")),
     _Id(
         "[0-9]{2} ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}",
@@ -204,33 +215,77 @@ _PASSPORT = (
 )
 
 
+_ANY_FORM = "|".join(
+    sorted(dict.fromkeys(number.pattern for number in _NAMED), key=len, reverse=True)
+)
+# In the names of fields these say too little, as a number of any country counts there.
+_KEY_WORDS = tuple(
+    word
+    for word in _WORDS
+    if word not in {"fin", "id number", "individual number", "my number", "nir", "pan", "pps"}
+)
+# A check takes 5 to 15 µs, and what only looks like a number comes again and again.
+_CHECKED = {number: lru_cache(maxsize=256)(number.check) for number in _NAMED if number.check}
+_WORD = re.compile(
+    "|".join(re.sub("[ .]", r"[ _.\-]?", word) for word in sorted(_WORDS, key=len, reverse=True)),
+    re.IGNORECASE,
+)
+_SEPARATORS = re.compile(r"[ _.\-]")
+
+
+def _folded(word: str) -> str:
+    return _SEPARATORS.sub("", word).lower()
+
+
+# Behind each word, the numbers that it may be.
+_BY_WORD = {
+    _folded(word): [
+        (number, re.compile(rf"[^0-9\n]*?\b({number.pattern})(?={_BEHIND})", re.ASCII))
+        for number in _NAMED
+        if word in number.words
+    ]
+    for word in _WORDS
+}
+
+
+def _is(number: _Id, text: str) -> bool:
+    return number.check is None or _CHECKED[number](text)
+
+
 def _is_any(text: str) -> bool:
-    return any(number.check is None or number.check(text) for number in _NAMED)
+    return any(_is(number, text) for number in _NAMED)
 
 
-def _narrow(number: _Id) -> Callable[[str], Span | None] | None:
-    # A check takes 5 to 15 µs, and what only looks like a number comes again and again.
-    return whole(lru_cache(maxsize=256)(number.check)) if number.check else None
+def _narrow_behind_its_name(text: str) -> Span | None:
+    """Find which of the numbers it is that go by the word which the text begins with."""
+    word = _WORD.match(text, int(not text[0].isalpha()))
+    if word is None:
+        return None
+    for number, form in _BY_WORD[_folded(word[0])]:
+        found = form.match(text, word.end())
+        if found and _is(number, found[1]):
+            return found.span(1)
+    return None
 
 
 def _shapes() -> tuple[Shape, ...]:
     alone = tuple(
         Shape(
             pattern=f"{_BEFORE}(?P<value>{number.pattern}){_BEHIND}",
-            narrow=_narrow(number),
+            narrow=whole(lru_cache(maxsize=256)(number.check)) if number.check else None,
         )
         for number in _ALONE
     )
-    named = tuple(
-        Shape(
-            pattern=behind_word(number.words, number.pattern) + _BEHIND,
-            narrow=_narrow(number),
-        )
-        for number in _NAMED
+    # One shape for all, since each costs a pass over the text. It has no group, so that the word is
+    # seen that says which number it may be.
+    named = Shape(
+        pattern=behind_word(_WORDS, _ANY_FORM).replace("(?P<value>", "(?:") + _BEHIND,
+        narrow=_narrow_behind_its_name,
     )
-    any_form = "|".join(dict.fromkeys(number.pattern for number in _NAMED))
-    at_a_key = Shape(pattern=rf"^\s*(?P<value>{any_form})\s*$", narrow=whole(_is_any), near=_WORDS)
-    return (*alone, *named, at_a_key)
+    at_a_key = Shape(
+        pattern=rf"^\s*(?P<value>{_ANY_FORM})\s*$", narrow=whole(_is_any), near=_KEY_WORDS
+    )
+    return (*alone, named, at_a_key)
 
 
 DETECTORS = (

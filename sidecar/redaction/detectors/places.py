@@ -16,8 +16,8 @@ _PAIR_BEHIND = r"(?:$|[^0-9A-Za-z., ;]|[.,; ]+(?:$|[^0-9., ;+-]))"
 _PLACE_WORDS = (
     *("location", "coordinates", "coordinate", "coords", "coord", "gps", "geo", "geolocation"),
     *("lat lon", "lat lng", "lat long", "latlng", "latitude longitude", "latitude and longitude"),
-    *("position", "lat", "latitude", "standort", "koordinaten", "ubicación", "coordonnées"),
-    *("posizione", "coordinate gps", "geopoint", "place", "near"),
+    *("lat", "latitude", "standort", "koordinaten", "ubicación", "coordonnées"),
+    *("posizione", "coordinate gps", "geopoint"),
 )
 # One of the two, by its name.
 _LATITUDE_NAMED = (

@@ -10,6 +10,27 @@ from sidecar.redaction.report import Report
 from tests.redaction.test_engine import engine
 
 FOUND = {
+    "national-id": [
+        ("codice fiscale RSSMRA85T10A562S,", "RSSMRA85T10A562S"),
+        ("820.831.284-35", "820.831.284-35"),
+        ("BSN: 707432649", "707432649"),
+        ('{"pesel":"02482778789"}', "02482778789"),
+    ],
+    "passport": [
+        ("passport no. C01X00T47", "C01X00T47"),
+        ('{"passportNumber": "123456789"}', "123456789"),
+        ("Reisepass C01X00T47", "C01X00T47"),
+    ],
+    "coordinates": [
+        ("location: 52.52000, 13.40495", "52.52000, 13.40495"),
+        ('{"lat":52.52000}', "52.52000"),
+        ("geo:48.2010,16.3695", "48.2010,16.3695"),
+    ],
+    "date-of-birth": [
+        ("born 1985-03-17", "1985-03-17"),
+        ('{"dateOfBirth": "17/03/1985"}', "17/03/1985"),
+        ("geboren am 17. März 1985", "17. März 1985"),
+    ],
     "high-entropy": [("secret=q7Rk2VbX9mT4sLz8WpE1nYc6D", "q7Rk2VbX9mT4sLz8WpE1nYc6D")],
     "crypto-wallet": [("1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",) * 2],
     "email": [
@@ -105,6 +126,21 @@ FOUND = {
 }
 
 LEFT = {
+    "national-id": [
+        "RSSMRA85T10A562T",
+        "820.831.284-36",
+        "BSN: 707432648",
+        "row 707432649",
+        "9a3c-820.831.284-35",
+    ],
+    "passport": ["part C01X00T47", "passport.js 0.7.0", "passport photo 640x480"],
+    "coordinates": [
+        "at 52.52000, 13.40495",
+        "location 52.5, 13.4",
+        "embedding 0.12345, 0.45678",
+        "latency=12.34567",
+    ],
+    "date-of-birth": ["released 1985-03-17", "born in 3 regions", "2026-11-23 21:07:26"],
     "high-entropy": ["token at 9fceb02d0ae598e95dc970b74767f19372d61af8"],
     "crypto-wallet": ["bc1-frontend-production"],
     "email": [
