@@ -38,10 +38,9 @@ _NATIONAL_DIGITS = {
         (9, 9): "33 34 93 94 211 212 218 221 240 242 244 249 251 255 256 260 261 262 351 590 594 "
         "596 979 992 994 995 998",
         (9, 10): "380 881 966 996",
-        (9, 11): "56",
         (9, 12): "41 420 870",
         (10, 10): "1 52 58 225 7",
-        (10, 11): "54",
+        (9, 11): "54 56",
         (10, 12): "30 234",
         (11, 11): "888",
         (12, 12): "878",
@@ -71,11 +70,20 @@ def _international() -> str:
     return rf"(?:{numbers}|[2-9][0-9]{{2}}(?:{_BETWEEN}[0-9]){{7,12}})"
 
 
+def _bracketed() -> str:
+    """Return a pattern for calling codes in brackets, `(+49)` or `+(49)`, and digits behind."""
+    codes = "|".join(code for code in _NATIONAL_DIGITS if code != "1")
+    return rf"(?:\(\+(?:{codes})\)|\+\((?:{codes})\))(?:{_BETWEEN}[0-9]){{7,12}}"
+
+
 # What stands around these is part of the match, since a group would cost half the time again.
-_INTERNATIONAL = rf"(?:^|[^0-9A-Za-z+])\+{_international()}{_EXTENSION}(?:$|[^0-9A-Za-z])"
+_INTERNATIONAL = (
+    rf"(?:^|[^0-9A-Za-z+])(?:\+{_international()}|{_bracketed()}){_EXTENSION}(?:$|[^0-9A-Za-z])"
+)
 _INTERNATIONAL_00 = (
     rf"(?:^|[^0-9A-Za-z+.-])00[ .-]?{_international()}{_EXTENSION}(?:$|[^0-9A-Za-z])"
 )
+_INTERNATIONAL_PLAIN = r"(?:^|[^0-9A-Za-z+])(?P<value>\+[1-9][0-9]{8,14})(?:$|[^0-9A-Za-z])"
 _AREA_IN_BRACKETS = rf"\([0-9]{{3}}\){SEPARATOR}?"
 # With a country code, North American numbers say what they are by that and their groups.
 _NORTH_AMERICA_INTERNATIONAL = (
@@ -99,28 +107,35 @@ _PHONE_WORDS = (
     *("hotline", "fax", "telefax", "whatsapp", "phone number", "contact number", "rufnummer"),
 )
 _PEOPLE = ("me", "us", "him", "her", "them")
+_OWNERS = ("my", "our", "your", "his", "her", "their")
+# What is said of people alone: as good as naming a phone.
+_CALL_PEOPLE_WORDS = (
+    *(f"{verb} {whom}" for verb in ("call", "reach", "text", "ring") for whom in _PEOPLE),
+    *(f"{whose}{new} number" for whose in _OWNERS for new in ("", " new")),
+    *("answering at", "answering on", "can call", "please call", "dial"),
+)
 _CALL_WORDS = (
-    *("call", "calling", "dial", "sms", "answering at", "answering on", "call back"),
-    *(f"{verb} {whom}" for verb in ("reach", "contact", "text", "ring") for whom in _PEOPLE),
-    *(f"{whose} number" for whose in ("my", "our", "your", "his", "her", "their")),
+    *("call", "calling", "calls from", "called from", "sms", "call back", "contact:"),
+    *(f"contact {whom}" for whom in _PEOPLE),
+    *("message from", "messages from", "texts from", "registered"),
     *("office:", "home:", "work:", "llamar al", "llámame", "appeler le", "anrufen", "chiamare"),
 )
 # Enough for digits that already look like a phone number.
 _NEAR_WORDS = (
-    *("call", "calling", "dial", "sms", "text me", "reach", "answering", "contact", "number"),
-    *("office", "home", "work"),
+    *("call", "calling", "called", "caller", "dial", "sms", "text", "texted", "reach", "answering"),
+    *("contact", "number", "message", "messages", "registered", "office", "home", "work"),
 )
 # Between such a word and a number: `My number is`, `call us back at`, `phone (mobile):`.
 _LINKS = (
     *("is", "are", "was", "no", "nr", "num", "number", "numbers", "me", "us", "him", "her"),
     *("them", "back", "at", "on", "under", "to", "my", "our", "the", "your", "his", "new"),
-    *("direct", "line", "mobile", "cell", "office", "home", "work", "es", "est", "ist"),
-    *("lautet", "unter", "al", "au"),
+    *("direct", "line", "mobile", "cell", "office", "home", "work", "has", "been", "changed"),
+    *("es", "est", "ist", "lautet", "unter", "al", "au"),
 )
 _LINK = (
     rf"[^\p{{L}}\p{{N}}+\n]{{1,4}}(?:(?i:{alternatives(_LINKS)})[^\p{{L}}\p{{N}}+\n]{{1,3}}){{0,4}}"
 )
-_BEHIND_PHONE = rf"(?:^|[^\p{{L}}])(?i:{alternatives(_PHONE_WORDS)}){_LINK}"
+_BEHIND_PHONE = rf"(?:^|[^\p{{L}}])(?i:{alternatives((*_PHONE_WORDS, *_CALL_PEOPLE_WORDS))}){_LINK}"
 _BEHIND_CALL = rf"(?:^|[^\p{{L}}])(?i:{alternatives(_CALL_WORDS)}){_LINK}"
 _BEFORE_PHONE = (
     rf"[ \t]{{0,2}}[,/|:(\[\x{{2013}}-]?[ \t]{{0,2}}"
@@ -129,15 +144,21 @@ _BEFORE_PHONE = (
 
 # How national numbers are set in groups; with a trunk 0 they are longer by it.
 _TRUNK_GROUPS = (
-    *("2-6", "2-7", "2-8", "2-3-3", "2-3-4", "2-4-3", "2-4-4", "2-3-2-2", "2-2-2-2-2"),
+    *("2-6", "2-7", "2-8", "2-3-3", "2-3-4", "2-4-3", "2-4-4", "2-3-2-2", "2-3-3-2", "2-2-2-2-2"),
     *("3-5", "3-6", "3-7", "3-8", "3-3-3", "3-3-4", "3-4-3", "3-4-4", "3-2-2-2", "3-3-2-2"),
-    *("3-2-2-2-2", "4-5", "4-6", "4-7", "4-3-2", "4-3-3", "4-3-4", "4-2-2-2", "4-3-2-2"),
-    *("5-4", "5-5", "5-6", "5-7", "5-3-3", "5-2-2-2"),
+    *("3-2-2-2-2", "4-5", "4-6", "4-7", "4-2-2", "4-3-2", "4-3-3", "4-3-4", "4-4-4", "4-2-2-2"),
+    *("4-3-2-2", "4-5-3", "5-4", "5-5", "5-6", "5-7", "5-3-3", "5-5-3", "5-2-2-2"),
 )
-_AREA_GROUPS = ("3-3", "3-4", "4-3", "4-4", "2-2-2", "2-2-2-2", "3-2-2", "5", "6", "7", "8")
+_AREA_GROUPS = (
+    *("3-3", "3-4", "4-3", "4-4", "5-3", "2-2-2", "2-2-2-2", "3-2-2", "3-3-3"),
+    *("5", "6", "7", "8", "9"),
+)
 _GROUPS = (
     *("3-4", "4-4", "2-6", "2-7", "2-3-3", "2-3-4", "2-4-3", "2-4-4", "2-3-3-4", "2-3-2-2"),
-    *("3-2-2", "3-2-3", "3-3-3", "3-3-4", "3-2-2-2", "3-3-2-2", "2-2-2-2", "2-2-2-2-2"),
+    *("3-2-2", "3-2-3", "3-3-3", "3-3-4", "3-7", "3-2-2-2", "3-3-2-2", "2-2-2-2", "2-2-2-2-2"),
+    *("4-6", "4-3-3", "5-5"),
+    # With a trunk 8 or 1, or a calling code that has lost its +.
+    *("1-3-3-4", "1-3-3-2-2", "2-3-3-3", "2-3-3-4", "2-3-3-2-2", "2-2-4-4", "2-5-5"),
 )
 # With hyphens, three groups of two are a date.
 _PAIRS = "[0-9]{2} [0-9]{2} [0-9]{2}"
@@ -163,11 +184,17 @@ def _forms(all_groups: tuple[str, ...], before: str = "", first: str = "") -> st
 _SEPARATE = r"[ \x{a0}\x{202f}\x{2010}-\x{2015}-]"
 _TOLD_APART = "|".join(
     (
-        _forms(_AREA_GROUPS, before=rf"\(0?[0-9]{{1,4}}\){_SEPARATE}?"),
+        _forms(_AREA_GROUPS, before=rf"(?:[0-9]{_SEPARATE})?\(0?[0-9]{{1,4}}\){_SEPARATE}?"),
         _forms(_TRUNK_GROUPS, first="0[1-9]"),
         r"[0-9]{3}[.-][0-9]{3}[.-][0-9]{4}",
         r"0[1-9](?:\.[0-9]{2}){4}",
+        r"0[1-9][0-9]{2}(?:\.[0-9]{3}){2}",
+        r"(?:0[1-9]|\(0[1-9]\))\.?[0-9]{4}\.[0-9]{4}",
+        r"0[1-9]-[0-9]{2} [0-9]{2} [0-9]{2}",
         r"0[1-9][0-9]{1,3}/[0-9]{5,8}",
+        r"0[1-9][0-9]?/ ?[0-9]{2,3}(?:[ .][0-9]{2}){2}",
+        r"(?:06-)?[0-9]{1,2}/[0-9]{3}[ -][0-9]{3,4}",
+        r"\([0-9]{2}\)/[0-9]{3}[ -][0-9]{4}",
     )
 )
 _ANY_GROUPS = "|".join((_TOLD_APART, _forms(_GROUPS), _PAIRS))
@@ -185,6 +212,7 @@ _AT_A_KEY = rf"^\s*(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED}){_EXTENSION})\s*$"
 
 _DIGITS = re.compile(r"[0-9]+")
 _EXTENDED = re.compile(_EXTENSION.removesuffix("?") + r"(?=[^0-9A-Za-z]?\Z)")
+_IN_BRACKETS = re.compile(r"\(\+[0-9]+\)")
 # The trunk prefix that is not dialled from abroad.
 _TRUNK = re.compile(r"\(0\)")
 
@@ -192,7 +220,7 @@ _TRUNK = re.compile(r"\(0\)")
 @lru_cache(maxsize=1024)
 def _narrow_international(text: str) -> Span | None:
     """Find how much of the digits is one number: what follows may be the next, or a status."""
-    start = int(text[0] not in "+0")
+    start = int(text[0] not in "+0" and _IN_BRACKETS.match(text) is None)
     extended = _EXTENDED.search(text, start)
     if extended and _is_international(text[start : extended.start()]):
         return start, extended.end()
@@ -202,12 +230,17 @@ def _narrow_international(text: str) -> Span | None:
     return None
 
 
+def _has_length(digits: str) -> bool:
+    """Tell whether a calling code and what follows are as long as that country's numbers."""
+    code = next((digits[:n] for n in (1, 2, 3) if digits[:n] in _NATIONAL_DIGITS), digits[:3])
+    fewest, most = _NATIONAL_DIGITS.get(code, _UNLISTED)
+    return fewest <= len(digits) - len(code) <= min(most, _MOST_DIGITS - len(code))
+
+
 def _is_international(text: str) -> bool:
     digits = "".join(_DIGITS.findall(_TRUNK.sub("", text)))
     digits = digits.removeprefix("00") if text.startswith("00") else digits
-    code = next((digits[:n] for n in (1, 2, 3) if digits[:n] in _NATIONAL_DIGITS), digits[:3])
-    fewest, most = _NATIONAL_DIGITS.get(code, _UNLISTED)
-    if not fewest <= len(digits) - len(code) <= min(most, _MOST_DIGITS - len(code)):
+    if not _has_length(digits):
         return False
     # Without anything between its digits it may be a signed number or an id, and behind `00` the
     # bytes of a dump, so it has to be one that is in use.
@@ -226,6 +259,10 @@ def _narrow_north_america(text: str) -> Span | None:
     return (0, len(text)) if _is_in_use(text) else None
 
 
+def _narrow_near_a_word(text: str) -> Span | None:
+    return (0, len(text)) if _has_length(text[1:]) else None
+
+
 DETECTORS = (
     Detector(
         name="phone",
@@ -236,6 +273,12 @@ DETECTORS = (
             Shape(pattern=_NORTH_AMERICA_PLAIN, narrow=_narrow_north_america),
             Shape(pattern=_NORTH_AMERICA),
             Shape(pattern=_NEAR_A_WORD, near=(*_PHONE_WORDS, *_NEAR_WORDS)),
+            # Not in use, or not yet; the word says that it is a phone number all the same.
+            Shape(
+                pattern=_INTERNATIONAL_PLAIN,
+                narrow=_narrow_near_a_word,
+                near=(*_PHONE_WORDS, *_NEAR_WORDS),
+            ),
             *(Shape(pattern=p) for p in _BESIDE_A_WORD),
             Shape(pattern=_AT_A_KEY, near=_PHONE_WORDS),
         ),
