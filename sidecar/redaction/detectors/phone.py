@@ -212,6 +212,8 @@ _AT_A_KEY = rf"^\s*(?P<value>(?:{_ANY_GROUPS}|{_UNGROUPED}){_EXTENSION})\s*$"
 
 _DIGITS = re.compile(r"[0-9]+")
 _EXTENDED = re.compile(_EXTENSION.removesuffix("?") + r"(?=[^0-9A-Za-z]?\Z)")
+# The next number: `+5775 -2913 lines`.
+_SIGNED = re.compile(r"[0-9](?=\s-[0-9])")
 _IN_BRACKETS = re.compile(r"\(\+[0-9]+\)")
 # The trunk prefix that is not dialled from abroad.
 _TRUNK = re.compile(r"\(0\)")
@@ -224,7 +226,10 @@ def _narrow_international(text: str) -> Span | None:
     extended = _EXTENDED.search(text, start)
     if extended and _is_international(text[start : extended.start()]):
         return start, extended.end()
-    for match in reversed(list(_DIGITS.finditer(text, start))):
+    signed = _SIGNED.search(text, start)
+    for match in reversed(
+        list(_DIGITS.finditer(text, start, signed.end() if signed else len(text)))
+    ):
         if _is_international(text[start : match.end()]):
             return start, match.end()
     return None
