@@ -39,4 +39,21 @@ def validator(name: str) -> Callable[[str], bool]:
             f"unknown check '{name}'; there are {', '.join(_CHECKSUMS)} and the numbers of "
             "python-stdnum, such as es.nif"
         ) from None
-    return lambda text: bool(check(_BETWEEN.sub("", text).upper()))
+    sound = never_raising(check)
+    return lambda text: sound(_BETWEEN.sub("", text).upper())
+
+
+def never_raising(check: Callable[[str], object]) -> Callable[[str], bool]:
+    """Return a check of python-stdnum that says no where it would raise.
+
+    Of what is no number at all some raise other errors than they promise: `ValueError` for a letter
+    that they do not know, `KeyError` for a place of birth.
+    """
+
+    def passes(text: str) -> bool:
+        try:
+            return bool(check(text))
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            return False
+
+    return passes
