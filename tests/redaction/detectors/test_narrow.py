@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import re2
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sidecar.redaction.detectors import DETECTORS
-from sidecar.redaction.detectors.base import Shape
+from sidecar.redaction.detectors.base import Shape, Span
 from sidecar.redaction.first_look import options
 
 # RE2's names for kinds of characters, as a few members of each.
@@ -61,7 +62,7 @@ def test_a_check_takes_whatever_the_pattern_matches(shape: Shape) -> None:
     assert matched > 0
 
 
-def _checking(narrow: Callable[..., object], regexp: object, group: int, pattern: str) -> int:
+def _checking(narrow: Callable[[str], Span | None], regexp: Any, group: int, pattern: str) -> int:
     matched = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -71,7 +72,7 @@ def _checking(narrow: Callable[..., object], regexp: object, group: int, pattern
     @given(text=texts)
     def check(text: str) -> None:
         nonlocal matched
-        match = regexp.search(text)  # type: ignore[attr-defined]
+        match = regexp.search(text)
         # Without a value it is passed over.
         if match is None or not match.group(group):
             return
