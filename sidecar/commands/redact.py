@@ -14,9 +14,8 @@ from pathlib import Path
 import msgspec
 
 from sidecar.commands.filter import Filter
-from sidecar.commands.pieces import InputError, InputFormat, Splitter
+from sidecar.commands.pieces import InputError, InputFormat, Piece, Splitter
 from sidecar.redaction.engine import Engine
-from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Finding
 from sidecar.redaction.rules import RULE_SIGNALS, RulesError, load_rules
 from sidecar.settings import SettingsError, load_settings
@@ -49,7 +48,14 @@ def redact(file: str, rules: str | None, form: InputFormat, signal_name: str, re
         engine = Engine(load_rules(folder), settings.sidecar_hash_key.encode())
         source = 0 if file == "-" else os.open(file, os.O_RDONLY)
         try:
-            return _pump(source, engine.redactor(signal_name), form, report)
+            findings: list[Finding] = []
+            redaction = Filter(
+                engine.redactor(signal_name),
+                engine.rules,
+                form,
+                findings.append if report else None,
+            )
+            return _pump(source, Splitter(form), redaction, findings, shows=not report)
         finally:
             os.close(source)
     except (SettingsError, RulesError) as error:
@@ -61,19 +67,23 @@ def redact(file: str, rules: str | None, form: InputFormat, signal_name: str, re
     return 1
 
 
-def _pump(source: int, redactor: Redactor, form: InputFormat, report: bool) -> int:
-    findings: list[Finding] = []
-    splitter = Splitter(form)
-    redaction = Filter(redactor, findings.append if report else None)
-    progress = None if report else _progress(source)
+def _pump(
+    source: int, splitter: Splitter, redaction: Filter, findings: list[Finding], *, shows: bool
+) -> int:
+    progress = _progress(source) if shows else None
     try:
         end = False
         while not end:
             block = os.read(source, _BLOCK)
             end = not block
-            pieces = splitter.feed(block, end=end)
-            _write(sys.stdout.fileno(), b"".join(map(redaction.redact, pieces)))
-            _tell(findings)
+            pieces: list[Piece] = []
+            try:
+                for piece in splitter.feed(block, end=end):
+                    pieces.append(piece)
+            finally:
+                # What stands before a fault comes out.
+                _write(sys.stdout.fileno(), redaction.redact(pieces))
+                _tell(findings)
             if progress is not None:
                 progress.add(len(block))
     finally:

@@ -1,0 +1,290 @@
+"""Tells in one look at many values which of them are clean.
+
+A look costs about as much for a short text as for a hundred, so lines, and the strings at one key
+of many JSON records, are looked at joined; only what may not be clean is then redacted alone. For
+that, what is joined must not read otherwise than alone:
+
+- between two values stands what ends every word and every quotation, and what no value holds;
+- an encoding undone in one value could hide how another reads, and some encodings fill a whole
+  value: what may be encoded is left to be redacted alone;
+- rules that ask where a value begins or ends, or which value it is, are asked value by value.
+
+When in doubt a value is not called clean, which costs time and nothing else.
+"""
+
+import base64
+import codecs
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any
+
+import re2
+
+from sidecar.redaction.detectors import DETECTORS
+from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.nearby import Nearby
+from sidecar.redaction.redactor import MAX_KEY, Redactor
+from sidecar.redaction.report import Report
+from sidecar.redaction.rules import Rule, Rules
+from sidecar.redaction.walk_json import MAX_DEPTH
+
+_BETWEEN = "\n<>\"'\0\n"
+# In characters. More at once is no faster, and all of it is gone through again when something is
+# found.
+_TOGETHER = 16384
+_ESCAPES = "%\\&"
+_ENCODED_LINE = re2.compile(r"(?m)^[ \t]*[\[{\"]|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
+_ONE_WORD = re.compile(r"[0-9A-Za-z+/_-]{8,}={0,2}")
+# Characters without width, and halves of pairs, which are none; whatever else reads as another
+# character is told by its normal form.
+_NO_CHARACTER = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff]"
+)
+_ANCHOR = re.compile(r"[$^]|\\[Az]")
+# What is written like an anchor and is none.
+_NO_ANCHOR = re.compile(r"\\[^Az]|\[\^")
+# Of six digits, a number is nothing that could be found.
+_LARGE = 10**6
+_MAX_FIELDS = 4096
+_MAX_KNOWN = 1024
+_LONGEST_KNOWN = 128
+
+
+class CleanLook:
+    """The look, by the rules of a folder.
+
+    Args:
+        redactor: the rules for the signal.
+        rules: the folder that they are from.
+        audited: what is found by rules that change nothing is not clean either.
+    """
+
+    def __init__(self, redactor: Redactor, rules: Rules, *, audited: bool) -> None:
+        self._redactor = redactor
+        self._audited = audited
+        self._may_join = all(map(_may_be_joined, rules.rules))
+        self._named = [KeyMatcher(rule.keys) for rule in rules.rules if rule.keys is not None]
+        self._words = [Nearby(words) for rule in rules.rules for words in _words(rule)]
+        self._root = _Field("", plain=True)
+        self._fields = 0
+        self._waiting: list[_Field] = []
+
+    def unclean(self, values: Sequence[str], key: str = "") -> set[int]:
+        """Return the indices of the values that may not be clean, at a key that no rule names."""
+        if not self._may_join:
+            return set(range(len(values)))
+        unclean: set[int] = set()
+        for start, end in _runs(values):
+            unclean.update(start + index for index in self._unclean(values[start:end], key))
+        return unclean
+
+    def _unclean(self, values: Sequence[str], key: str) -> set[int]:
+        unclean: set[int] = set()
+        joined = _BETWEEN.join(values)
+        if not _are_plain(joined, len(values)):
+            unclean = {index for index, value in enumerate(values) if not _is_plain(value)}
+            joined = _BETWEEN.join(v for index, v in enumerate(values) if index not in unclean)
+        places = [index for index in range(len(values)) if index not in unclean]
+        report = Report(detailed=self._audited)
+        try:
+            changed = self._redactor.string(joined, key, report, {}) if places else joined
+        except Exception:
+            return set(range(len(values)))
+        if changed is not joined:
+            parts = (changed or "").split(_BETWEEN)
+            if len(parts) != len(places):
+                return set(range(len(values)))
+            unclean.update(i for i, part in zip(places, parts, strict=True) if part != values[i])
+        if report.findings:
+            ends = list(accumulate(len(values[index]) + len(_BETWEEN) for index in places))
+            for found in report.findings:
+                first, last = bisect_right(ends, found.start), bisect_right(ends, found.end)
+                unclean.update(places[first : last + 1])
+        return unclean
+
+    def unclean_records(self, values: Sequence[Any]) -> set[int]:
+        """Return the indices of the decoded JSON records that may not be clean."""
+        if self._fields > _MAX_FIELDS:  # names come from outside; most logs have a few dozen
+            self._root, self._fields = _Field("", plain=True), 0
+        unclean = {index for index, value in enumerate(values) if not self._is_clean(value, index)}
+        for field in self._waiting:
+            found = self.unclean(field.strings, field.key)
+            unclean.update(field.owners[index] for index in found)
+            field.remember(found)
+        self._waiting.clear()
+        return unclean
+
+    def _is_clean(self, value: Any, index: int) -> bool:
+        report = Report()
+        try:
+            clean = self._walk(value, self._root, {}, index, report, 0)
+        except Exception:
+            return False
+        return clean and not (self._audited and report.audited)
+
+    def _walk(
+        self,
+        value: Any,
+        field: "_Field",
+        siblings: dict[str, Any],
+        record: int,
+        report: Report,
+        depth: int,
+    ) -> bool:
+        """Tell whether a value is clean, but for the strings that then wait to be looked at."""
+        if isinstance(value, str):
+            if not field.plain:
+                return self._redactor.string(value, field.key, report, siblings) is value
+            if value not in field.known:
+                if not field.strings:
+                    self._waiting.append(field)
+                field.strings.append(value)
+                field.owners.append(record)
+            return True
+        if isinstance(value, dict | list):
+            if depth == MAX_DEPTH:
+                return False
+            if not field.plain:
+                redactor = self._redactor
+                if redactor.container(field.key, report, siblings, "") is not True:
+                    return False
+            if isinstance(value, list):
+                return all(self._walk(item, field, {}, record, report, depth + 1) for item in value)
+            for name, item in value.items():
+                inner = field.inner.get(name) or self._inner(field, name)
+                if inner is None or not self._walk(item, inner, value, record, report, depth + 1):
+                    return False
+            return True
+        if value is None or (field.plain and -_LARGE < value < _LARGE):
+            return True
+        return self._redactor.number(value, field.key, report, siblings) is value
+
+    def _inner(self, field: "_Field", name: str) -> "_Field | None":
+        """Return what is known of a field of an object; None when its name is not clean."""
+        report = Report()
+        redactor = self._redactor
+        if redactor.name(name, report) is not name or (self._audited and report.audited):
+            return None
+        key = f"{field.key}.{name}"[-MAX_KEY:] if field.key else name
+        plain = not (
+            any(named(key) for named in self._named)
+            or any(words.in_key(key) for words in self._words)
+            or redactor.container(key, report, {}, "") is not True
+            or redactor.number(0, key, report, {}) != 0
+        )
+        inner = field.inner[name] = _Field(key, plain=plain)
+        self._fields += 1
+        return inner
+
+
+class _Field:
+    """What is known of the values at one key.
+
+    Attributes:
+        key: its dotted name.
+        plain: no rule treats values at this key otherwise than text that stands nowhere.
+        inner: the fields of objects at this key, by name.
+        known: strings that are clean here.
+        strings: those that wait to be looked at, and ``owners`` the records that they are of.
+    """
+
+    __slots__ = ("inner", "key", "known", "owners", "plain", "strings")
+
+    def __init__(self, key: str, *, plain: bool) -> None:
+        self.key = key
+        self.plain = plain
+        self.inner: dict[str, _Field] = {}
+        self.known: set[str] = set()
+        self.strings: list[str] = []
+        self.owners: list[int] = []
+
+    def remember(self, unclean: set[int]) -> None:
+        """Keep in mind which of the strings that waited are clean."""
+        if len(self.known) > _MAX_KNOWN:
+            self.known.clear()
+        self.known.update(
+            text
+            for index, text in enumerate(self.strings[:_MAX_KNOWN])
+            if index not in unclean and len(text) <= _LONGEST_KNOWN
+        )
+        self.strings.clear()
+        self.owners.clear()
+
+
+def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = size = 0
+    for index, value in enumerate(values, 1):
+        size += len(value)
+        if size >= _TOGETHER:
+            yield start, index
+            start, size = index, 0
+    if start < len(values):
+        yield start, len(values)
+
+
+def _are_plain(joined: str, count: int) -> bool:
+    """Tell whether none of some values can be read in another way than it is written."""
+    return (
+        not any(escape in joined for escape in _ESCAPES)
+        and joined.count("\0") < count
+        and _reads_as_written(joined)
+        and _ENCODED_LINE.search(joined) is None
+    )
+
+
+def _is_plain(value: str) -> bool:
+    return (
+        not any(escape in value for escape in _ESCAPES)
+        and "\0" not in value
+        and not value.lstrip().startswith(("{", "[", '"'))
+        and _reads_as_written(value)
+        and not (_ONE_WORD.fullmatch(value.strip()) and _is_text_in_base64(value.strip()))
+    )
+
+
+def _reads_as_written(text: str) -> bool:
+    return text.isascii() or (
+        unicodedata.is_normalized("NFKC", text) and _NO_CHARACTER.search(text) is None
+    )
+
+
+def _is_text_in_base64(word: str) -> bool:
+    """Tell whether the first bytes are UTF-8: those of ids and digests hardly ever are."""
+    head = base64.b64decode(word[:8].replace("-", "+").replace("_", "/"))
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _may_be_joined(rule: Rule) -> bool:
+    """Tell whether a rule finds in joined values what it finds in each of them.
+
+    A pattern of the operator's may reach over what stands between two values. That does no harm
+    where what it finds is then changed, since that shows.
+    """
+    if rule.pattern is None:
+        return True
+    anchors = _ANCHOR.findall(_NO_ANCHOR.sub("", rule.pattern))
+    at_lines = rule.pattern.startswith("(?m)") and not {r"\A", r"\z"}.intersection(anchors)
+    mask = rule.action.mask
+    changes = rule.action.sanitize is None and (
+        mask is None
+        or (mask.keep_first + mask.keep_last < len(_BETWEEN) and mask.char not in _BETWEEN)
+    )
+    return (at_lines or not anchors) and changes and not rule.except_.values
+
+
+def _words(rule: Rule) -> Iterator[list[str] | tuple[str, ...]]:
+    """Yield the words that a rule wants near a value, in text or in the name of a field."""
+    if rule.keywords:
+        yield rule.keywords
+    if rule.find is not None:
+        for shape in DETECTORS[rule.find].shapes:
+            if shape.near:
+                yield shape.near
