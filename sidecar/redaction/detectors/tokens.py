@@ -27,6 +27,8 @@ TOKENS = {
     "aws-access-key-id": rf"(?P<value>(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{{16}}){_END}",
     # https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys.html
     "aws-bedrock": r"ABSKQmVkcm9ja0FQSUtleS[0-9A-Za-z+/]{60,}={0,2}",
+    # The same page: keys that live for hours, a signed URL in base64.
+    "aws-bedrock-short": r"bedrock-api-key-[0-9A-Za-z+/]{60,}={0,2}",
     # https://cloud.google.com/docs/authentication/api-keys
     "google-api-key": r"AIza[0-9A-Za-z_-]{35,}",
     # https://developers.google.com/identity/protocols/oauth2
@@ -101,7 +103,7 @@ TOKENS = {
     # https://github.com/clojars/clojars-web/wiki/Deploy-Tokens
     "clojars": r"CLOJARS_[0-9a-f]{60,}",
     # https://buildkite.com/docs/apis/managing-api-tokens
-    "buildkite": r"bk(?:ua|aj|ct)_[0-9a-f]{40,}",
+    "buildkite": r"bk(?:ua|aj|ct|rt)_[0-9a-f]{40,}",
     # https://circleci.com/docs/managing-api-tokens/
     "circleci": r"CCI(?:PAT|PRJ)_[0-9A-Za-z]{22}_[0-9a-f]{40,}",
     # https://docs.sonarsource.com/sonarqube-server/user-guide/managing-tokens/
@@ -110,6 +112,19 @@ TOKENS = {
     "pulumi": r"pul-[0-9a-f]{40,}",
     # https://docs.prefect.io/v3/how-to-guides/cloud/manage-users/api-keys
     "prefect": r"pn[bu]_[0-9A-Za-z]{36,}",
+    # https://octopus.com/docs/octopus-rest-api/how-to-create-an-api-key
+    "octopus": rf"(?P<value>API-[0-9A-Z]{{26,}}){_END}",
+    # https://developer.harness.io/docs/platform/automation/api/add-and-manage-api-keys
+    "harness": rf"[ps]at\.{_URL_SAFE}{{22}}\.[0-9A-Za-z]{{24}}\.[0-9A-Za-z]{{20,}}",
+    # https://www.infracost.io/docs/
+    "infracost": r"ico-[0-9A-Za-z]{32,}",
+    # https://jfrog.com/help/r/jfrog-platform-administration-documentation/access-tokens
+    "jfrog-api-key": r"AKCp[0-9A-Za-z]{69,}",
+    "jfrog-reference": r"cmVmd[0-9A-Za-z]{59,}",
+    # https://docs.redhat.com/documentation/openshift_container_platform (OAuth access tokens)
+    "openshift": rf"sha256~{_URL_SAFE}{{43,}}",
+    # https://sourcegraph.com/docs/cli/how-tos/creating_an_access_token
+    "sourcegraph": r"sgp_(?:(?:[0-9a-fA-F]{16}|local)_)?[0-9a-fA-F]{40,}",
     # https://docs.readme.com/main/reference/authentication
     "readme": r"rdme_[0-9a-z]{70,}",
     # --- secrets kept for others ---
@@ -130,6 +145,8 @@ TOKENS = {
     "grafana-service-account": r"glsa_[0-9A-Za-z]{32}_[0-9a-f]{8,}",
     # https://grafana.com/docs/grafana-cloud/security-and-account-management/authentication-and-permissions/
     "grafana-cloud": r"glc_[0-9A-Za-z+/]{32,}={0,3}",
+    # The same, before service accounts: `{"k":"` in base64.
+    "grafana-before-2023": r"eyJrIjoi[0-9A-Za-z]{70,}={0,3}",
     # https://docs.newrelic.com/docs/apis/intro-apis/new-relic-api-keys/
     "new-relic": r"NR(?:AK-[0-9A-Z]{27,}|I[IQ]-[0-9A-Za-z_-]{32,})",
     "new-relic-license": rf"(?P<value>[0-9a-f]{{36}}NRAL){_END}",
@@ -189,8 +206,12 @@ TOKENS = {
     "llama-cloud": r"llx-[0-9A-Za-z]{48,}",
     # https://e2b.dev/docs/api-key
     "e2b": r"e2b_[0-9a-f]{40,}",
+    # https://docs.together.ai/docs/api-keys-authentication
+    "together": rf"tgp_v1_{_URL_SAFE}{{40,}}",
+    # https://context7.com/docs/howto/api-keys
+    "context7": rf"ctx7sk-{_UUID}",
     # https://docs.databricks.com/aws/en/dev-tools/auth/pat
-    "databricks": rf"(?P<value>dapi[0-9a-f]{{32}}(?:-[0-9]+)?){_END}",
+    "databricks": rf"(?P<value>(?:dapi|dose)[0-9a-f]{{32}}(?:-[0-9]+)?){_END}",
     # --- data and applications ---
     # https://supabase.com/docs/guides/api/api-keys
     "supabase": r"(?:(?:)sbp_(?:v0_)?[0-9a-f]{40,}|(?:)sb_secret_[0-9A-Za-z_-]{31,})",
@@ -198,6 +219,7 @@ TOKENS = {
     "planetscale": r"pscale_[a-z]{2,5}_[0-9A-Za-z_.=-]{32,}",
     # https://neon.com/docs/manage/api-keys
     "neon": r"napi_[0-9a-z]{60,}",
+    "neon-password": rf"(?P<value>npg_[0-9A-Za-z]{{12}}){_END}",
     # https://www.contentful.com/developers/docs/references/authentication/
     "contentful": rf"CFPAT-{_URL_SAFE}{{43,}}",
     # https://linear.app/developers/graphql
@@ -221,13 +243,23 @@ TOKENS = {
     "frame-io": rf"fio-u-{_URL_SAFE}{{64,}}",
     # https://docs.mapbox.com/api/guides/#access-tokens-and-token-scopes
     "mapbox-secret": r"sk\.eyJ[0-9A-Za-z_-]{40,}\.[0-9A-Za-z_-]{20,}",
+    # https://dev.maxmind.com/geoip/geolocate-an-ip/web-services/ (license keys)
+    "maxmind": rf"(?P<value>[0-9A-Za-z]{{6}}_[0-9A-Za-z]{{29}}_mmk){_END}",
     # --- messages ---
     # https://api.slack.com/authentication/token-types
     "slack": r"xox[abceoprs](?:\.xox[bp])?-[0-9A-Za-z-]{10,}",
     "slack-app": r"xapp-[0-9]-[0-9A-Za-z-]{10,}",
+    "slack-workflow": r"xwfp-[0-9A-Za-z-]{10,}",
+    # Of the web client, as it stands in the cookie.
+    "slack-cookie": r"xoxd-[0-9A-Za-z%+/_-]{20,}={0,2}",
     # https://api.slack.com/messaging/webhooks
     "slack-webhook": (
         r"hooks\.slack\.com/(?:services|workflows|triggers)/(?P<value>T[0-9A-Z]{6,}/[0-9A-Za-z/]{20,})"
+    ),
+    # https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/add-incoming-webhook
+    "teams-webhook": (
+        rf"webhook\.office\.com/webhookb2/(?P<value>{_UUID}@{_UUID}/IncomingWebhook/"
+        rf"[0-9a-f]{{32}}/{_UUID}(?:/[0-9A-Za-z_-]+)?)"
     ),
     # https://discord.com/developers/docs/resources/webhook
     "discord-webhook": (
@@ -249,6 +281,10 @@ TOKENS = {
     "brevo": r"x(?:keysib|smtpsib)-[0-9a-f]{64}-[0-9A-Za-z]{16,}",
     # https://developers.mailersend.com/general.html#authentication
     "mailersend": r"mlsn\.[0-9a-f]{64,}",
+    # https://resend.com/docs/dashboard/api-keys/introduction
+    "resend": r"re_[0-9A-Za-z]{8}_[0-9A-Za-z]{20,}",
+    # https://developers.facebook.com/docs/facebook-login/guides/access-tokens
+    "meta": r"EAA[0-9A-Za-z]{100,}",
     # --- payments and trade ---
     # https://docs.stripe.com/keys
     "stripe": r"[rs]k_(?:live|test|org_live|org_test)_[0-9A-Za-z]{16,}",
@@ -319,7 +355,7 @@ WEAK_TOKENS: dict[str, tuple[str, tuple[str, ...]]] = {
     # https://serpapi.com/search-api
     "serpapi": (_HEX_64, ("serpapi api key", "serpapi key", "serpapi")),
     # https://docs.together.ai/docs/quickstart
-    "together": (_HEX_64, ("together api key", "together key")),
+    "together-before-2025": (_HEX_64, ("together api key", "together key")),
     # https://techdocs.akamai.com/linode-api/reference/get-started
     "linode": (_HEX_64, ("linode token", "linode api token", "linode cli token")),
     # https://docs.virustotal.com/reference/authentication
@@ -360,7 +396,9 @@ WEAK_TOKENS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 # Formats that a long name in a program could have, too, if it had no digit.
-_WITH_DIGIT = frozenset({"fireworks", "notion-before-2024", "render", "vercel"})
+_WITH_DIGIT = frozenset(
+    {"fireworks", "notion-before-2024", "octopus", "render", "resend", "vercel"}
+)
 _BEFORE = r"(?:^|[^0-9A-Za-z])"
 _BEFORE_WEAK = r"(?:^|[^0-9A-Za-z+/_-])"
 _BEFORE_CHECKED = r"(?:^|[^0-9A-Za-z_-])"
