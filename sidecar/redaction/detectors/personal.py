@@ -1,6 +1,6 @@
 """Detectors of personal data that has a form of its own: e-mail addresses, US social security."""
 
-from sidecar.redaction.detectors.base import Detector, Shape
+from sidecar.redaction.detectors.base import Detector, Shape, Span
 from sidecar.redaction.detectors.digits import BLANK, DASH, behind_word
 
 # RFC 5322 allows more in a local part than people use; `/ = ? & % : {}` are left out because in
@@ -30,14 +30,28 @@ _SSN_BLANKS = (
     rf"(?:^|[^0-9\s-]|[^0-9\s\"]\s)(?P<value>{_AREA}{BLANK}{_GROUP}{BLANK}{_SERIAL}){_BEHIND}"
 )
 _SSN_WORDS = ("ssn", "social security", "social security number", "social security no")
+# Of HTTP: behind a path without quotes, `GET /x 200 51 1234`.
+_STATUSES = frozenset(
+    str(status)
+    for status in (*range(200, 207), *range(301, 309), *range(400, 432), *range(500, 506))
+)
 _SSN_PLAIN = behind_word(_SSN_WORDS, _AREA + _GROUP + _SERIAL) + r"(?:$|[^0-9A-Za-z])"
+
+
+def _narrow_blanks(text: str) -> Span | None:
+    return (0, len(text)) if text[:3] not in _STATUSES else None
 
 
 DETECTORS = (
     Detector(name="email", shapes=(Shape(pattern=_EMAIL),)),
     Detector(
         name="us-ssn",
-        shapes=tuple(Shape(pattern=p) for p in (_SSN, _SSN_BLANKS, _SSN_PLAIN)),
+        shapes=(
+            Shape(pattern=_SSN),
+            Shape(pattern=_SSN_BLANKS, narrow=_narrow_blanks),
+            Shape(pattern=_SSN_BLANKS, near=_SSN_WORDS),
+            Shape(pattern=_SSN_PLAIN),
+        ),
         spares_uuids=True,
     ),
 )

@@ -156,14 +156,14 @@ _AREA_GROUPS = (
 _GROUPS = (
     *("3-4", "4-4", "2-6", "2-7", "2-3-3", "2-3-4", "2-4-3", "2-4-4", "2-3-3-4", "2-3-2-2"),
     *("3-2-2", "3-2-3", "3-3-3", "3-3-4", "3-7", "3-2-2-2", "3-3-2-2", "2-2-2-2", "2-2-2-2-2"),
-    *("4-6", "4-3-3", "5-5"),
+    *("4-6", "4-3-3", "5-5", "5-2-3"),
     # With a trunk 8 or 1, or a calling code that has lost its +.
     *("1-3-3-4", "1-3-3-2-2", "2-3-3-3", "2-3-3-4", "2-3-3-2-2", "2-2-4-4", "2-5-5"),
 )
 # With hyphens, three groups of two are a date.
 _PAIRS = "[0-9]{2} [0-9]{2} [0-9]{2}"
 # Of a number in one piece a call may have millions, so it takes a trunk 0 or a better word.
-_UNGROUPED, _UNGROUPED_TRUNK, _UNGROUPED_LONG = "[0-9]{7,12}", "0[1-9][0-9]{7,10}", "[0-9]{9,12}"
+_UNGROUPED, _UNGROUPED_TRUNK, _UNGROUPED_LONG = "[0-9]{7,12}", "0[1-9][0-9]{7,10}", "[0-9]{8,12}"
 
 
 def _forms(all_groups: tuple[str, ...], before: str = "", first: str = "") -> str:
@@ -194,7 +194,7 @@ _TOLD_APART = "|".join(
         r"0[1-9][0-9]{1,3}/[0-9]{5,8}",
         r"0[1-9][0-9]?/ ?[0-9]{2,3}(?:[ .][0-9]{2}){2}",
         r"(?:06-)?[0-9]{1,2}/[0-9]{3}[ -][0-9]{3,4}",
-        r"\([0-9]{2}\)/[0-9]{3}[ -][0-9]{4}",
+        r"\([0-9]{2}\)[0-9]{0,2}/[0-9]{3}[ -][0-9]{4}",
     )
 )
 _ANY_GROUPS = "|".join((_TOLD_APART, _forms(_GROUPS), _PAIRS))
