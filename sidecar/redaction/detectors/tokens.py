@@ -52,8 +52,8 @@ TOKENS = {
     "tencent-secret-id": rf"(?P<value>(?:AKID|IKID)[0-9A-Za-z]{{32}}){_END}",
     # https://yandex.cloud/en/docs/security/operations/search-secrets
     "yandex-api-key": rf"AQVN{_URL_SAFE}{{35,}}",
-    "yandex-iam": rf"[ct]1\.{_URL_SAFE}+={{0,2}}\.{_URL_SAFE}{{86,}}={{0,2}}",
-    "yandex-oauth": rf"y[0-3]_{_URL_SAFE}{{55,}}",
+    "yandex-iam": rf"(?:c1|t1)\.{_URL_SAFE}+={{0,2}}\.{_URL_SAFE}{{86,}}={{0,2}}",
+    "yandex-oauth": rf"(?:y0|y1|y2|y3)_{_URL_SAFE}{{55,}}",
     # https://docs.digitalocean.com/reference/api/create-personal-access-token/
     "digitalocean": r"do[opr]_v1_[0-9a-f]{64,}",
     # https://devcenter.heroku.com/articles/heroku-cli-commands (authorizations)
@@ -115,7 +115,7 @@ TOKENS = {
     # https://octopus.com/docs/octopus-rest-api/how-to-create-an-api-key
     "octopus": rf"(?P<value>API-[0-9A-Z]{{26,}}){_END}",
     # https://developer.harness.io/docs/platform/automation/api/add-and-manage-api-keys
-    "harness": rf"[ps]at\.{_URL_SAFE}{{22}}\.[0-9A-Za-z]{{24}}\.[0-9A-Za-z]{{20,}}",
+    "harness": rf"(?:pat|sat)\.{_URL_SAFE}{{22}}\.[0-9A-Za-z]{{24}}\.[0-9A-Za-z]{{20,}}",
     # https://www.infracost.io/docs/
     "infracost": r"ico-[0-9A-Za-z]{32,}",
     # https://jfrog.com/help/r/jfrog-platform-administration-documentation/access-tokens
@@ -278,7 +278,7 @@ TOKENS = {
     # https://mailchimp.com/developer/transactional/docs/fundamentals/
     "mandrill": rf"(?P<value>md-{_URL_SAFE}{{22}}){_END}",
     # https://developers.brevo.com/docs/getting-started
-    "brevo": r"x(?:keysib|smtpsib)-[0-9a-f]{64}-[0-9A-Za-z]{16,}",
+    "brevo": r"(?:xkeysib|xsmtpsib)-[0-9a-f]{64}-[0-9A-Za-z]{16,}",
     # https://developers.mailersend.com/general.html#authentication
     "mailersend": r"mlsn\.[0-9a-f]{64,}",
     # https://resend.com/docs/dashboard/api-keys/introduction
@@ -287,7 +287,7 @@ TOKENS = {
     "meta": r"EAA[0-9A-Za-z]{100,}",
     # --- payments and trade ---
     # https://docs.stripe.com/keys
-    "stripe": r"[rs]k_(?:live|test|org_live|org_test)_[0-9A-Za-z]{16,}",
+    "stripe": r"(?:sk|rk)_(?:live|test|org_live|org_test)_[0-9A-Za-z]{16,}",
     # https://docs.stripe.com/webhooks#verify-events
     "stripe-webhook": r"whsec_[0-9A-Za-z+/]{24,}={0,2}",
     # https://developer.squareup.com/docs/build-basics/access-tokens
