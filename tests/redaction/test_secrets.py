@@ -43,6 +43,15 @@ FOUND = {
         ("userPassword => 'hunter2'", "hunter2"),
         ("passphrase: c0rrect", "c0rrect"),
         ("db_pass2=hunter2", "hunter2"),
+        ("the password is hunter2", "hunter2"),
+        ("new password 'hunter2' set for bob", "hunter2"),
+        ("my passphrase was 2late4this.", "2late4this."),
+        ("curl -s -u admin:hunter2 https://h", "hunter2"),
+        ("curl --user 'admin:hunter2' https://h", "hunter2"),
+        ("sshpass -p hunter2 ssh h", "hunter2"),
+        ("mysql -uroot -phunter2 -h db", "hunter2"),
+        ("redis-cli -h cache -a hunter2 ping", "hunter2"),
+        ("docker login -u bob -p hunter2 r.example.com", "hunter2"),
         ("DB_PASSWORD_1=hunter2", "hunter2"),
         ("client_secret_value=hunter2", "hunter2"),
         ("password_new=hunter2", "hunter2"),
@@ -67,6 +76,8 @@ FOUND = {
         ("SharedAccessKey=0a1b2c3d4e", "0a1b2c3d4e"),
         ('{"csrf":"0a1b2c3d4e"}', "0a1b2c3d4e"),
         ("X-Api-Key: 0a1b2c3d4e", "0a1b2c3d4e"),
+        ("tool --token 0a1b2c3d4e", "0a1b2c3d4e"),
+        ("tool --my-api-key '0a1b2c3d4e' x", "0a1b2c3d4e"),
     ],
 }
 
@@ -111,6 +122,14 @@ LEFT = {
         "{'secret_version': 'v3', 'password_changed_at': '2026-11-23'}",
         "('password_hasher', 'argon2')",
         "pass_rate=0.98",
+        "password is 12 characters long",
+        "the password is required",
+        "the password was changed 3 days ago",
+        "docker run --user 1000:1000 -p 8080:8080 image",
+        "mysql -p app",
+        "mysql -P 3306 -h db",
+        "curl -s https://h/user:1",
+        "docker compose up -p project",
     ],
     "basic-auth": ["basic abcd", "Basic " + base64.b64encode(b"no colon here").decode()],
     "token-pair": [
@@ -118,6 +137,8 @@ LEFT = {
         "api key: missing",
         "token: /var/run/secrets/token1",
         "completion_tokens=1234",
+        "run --max-tokens 4096 --token auto",
+        "--token-file /run/secrets/token1",
     ],
 }
 

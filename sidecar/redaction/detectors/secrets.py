@@ -10,10 +10,9 @@ from sidecar.redaction.detectors.tokens import token_shapes
 
 # Signed (three parts) or encrypted (five), RFC 7515 and RFC 7516.
 _JWT = r"(?:^|[^0-9A-Za-z])(?P<value>eyJ[0-9A-Za-z_-]{6,}(?:\.[0-9A-Za-z_-]*){1,3}\.[0-9A-Za-z_-]+)"
-_PEM = (
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:(?s).*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?s).*)"
-)
+# `+` is a blank of form-encoded text, whose lines may end all the same.
+_PEM_LABEL = r"[ +][A-Z0-9 +]*PRIVATE[ +]KEY(?:[ +]BLOCK)?-----"
+_PEM = rf"-----BEGIN{_PEM_LABEL}(?:(?s).*?-----END{_PEM_LABEL}|(?s).*)"
 # No bound on the length of a value: what is beyond it would stay. That a value has a digit is part
 # of the pattern: a check that refuses long matches over and over takes time by the square.
 _BEARER = r"(?i)\bbearer +(?P<value>[a-z._~+/-]{0,256}[0-9][0-9a-z._~+/-]*=*)"
@@ -32,7 +31,8 @@ _COOKIE = (
 )
 _AUTHORIZATION = r"(?i)authorization[\"']?\s*[:=,]\s*b?[\"']?"
 _AUTHORIZATION_SCHEME = (
-    _AUTHORIZATION + r"(?:bearer|basic|digest|token|apikey|key)\s+(?P<value>[^\s\"',;]{4,})"
+    _AUTHORIZATION
+    + r"(?:bearer|basic|digest|negotiate|ntlm|hawk|token|apikey|key)\s+(?P<value>[^\s\"',;]{4,})"
 )
 # Without a scheme it may be prose, so only what has a digit.
 _AUTHORIZATION_BARE = _AUTHORIZATION + r"(?P<value>[^\s\"',;0-9]{0,64}[0-9][^\s\"',;]{7,})"
@@ -82,11 +82,24 @@ _PASSWORD_ELEMENT = (
     r"(?i)<(?:[0-9a-z_-]{1,24}:)?[0-9a-z_-]{0,24}(?:password|passwd|passphrase|secret)>"
     r"(?P<value>[^<>\s][^<>]*)</"
 )
+# `the password is …`; what a sentence goes on with has no digit, or is nothing but one.
+_PASSWORD_SENTENCE = (
+    r"(?i)\b(?:password|passwd|passphrase|passcode|pwd)\s+(?:(?:is|was)\s+[\"']?|[\"'])"
+    r"(?P<value>[^\s\"'<>,;]+[0-9][^\s\"'<>,;]*|[0-9][^\s\"'<>,;]+)"
+)
+# Programs that take it behind a letter, `curl -u user:…`; mysql wants it right behind.
+_PASSWORD_PROGRAM = (
+    r"\b(?:curl\b.*? (?:-u|--user|--proxy-user)[ =]?[\"']?[^\s:\"']+:|sshpass -p ?[\"']?"
+    r"|redis-cli\b.*? -a [\"']?|(?:docker|podman|helm|oras|skopeo)\b.* login\b.*? -p [\"']?"
+    r"|(?:mysql|mysqldump|mysqladmin|mariadb)\b.*? -p[\"']?)"
+    r"(?P<value>[^\s\"'-][^\s\"']*)"
+)
 _PASSWORD_PAIRS = (
     *_password_pairs(_PASSWORD_NAME),
     *_password_pairs(_PW_NAME),
     _PASSWORD_OPTION,
     _PASSWORD_ELEMENT,
+    _PASSWORD_PROGRAM,
 )
 _TOKEN_NAME = (
     r"(?i)(?:token|(?:api|access|private|secret|signing|encryption|account|shared|license|master)"
@@ -94,6 +107,10 @@ _TOKEN_NAME = (
 )
 _TOKEN_PAIR = (
     _TOKEN_NAME + r"(?:[\"']?\s*=\s*|[\"']\s*[:,]\s*|\s*:\s+)b?[\[(]?[\"']?"
+    r"(?P<value>[a-z_.+/~=-]{0,256}[0-9][0-9a-z_.+/~=-]*)"
+)
+_TOKEN_OPTION = (
+    r"(?i)(?:^|\s)--(?:[0-9a-z-]{1,24}-)?(?:token|(?:api|access|secret|auth)-?key)\s+[\"']?"
     r"(?P<value>[a-z_.+/~=-]{0,256}[0-9][0-9a-z_.+/~=-]*)"
 )
 _SHORTEST = 8
@@ -133,6 +150,8 @@ _NO_RANDOM = re.compile(
 )
 # A number, a path, a version. None may hold `=`, so that no further pair hides in it.
 _NO_TOKEN = re.compile(r"[0-9]+|/[\w.+~/-]*|v[0-9]+\.[\w.+~/-]*")
+_SHORTEST_IN_SENTENCE = 6
+_LETTER = re.compile("[A-Za-z]")
 _NO_SECRETS = frozenset(
     {"b", "u", "r", "none", "null", "nil", "true", "false", "undefined", "required"}
 )
@@ -142,6 +161,10 @@ _NO_SECRET = re.compile(r"[:$@%?].{0,32}|\$?\{+[\w .]*\}+|/[\w./-]*|[*.?x]+", re
 
 def _is_password(text: str) -> bool:
     return text.lower() not in _NO_SECRETS and _NO_SECRET.fullmatch(text) is None
+
+
+def _is_password_in_sentence(text: str) -> bool:
+    return len(text) >= _SHORTEST_IN_SENTENCE and _LETTER.search(text) is not None
 
 
 def _is_long(text: str) -> bool:
@@ -179,7 +202,7 @@ def _is_basic_credentials(text: str) -> bool:
 DETECTORS = (
     Detector(name="service-token", shapes=token_shapes()),
     Detector(name="jwt", shapes=(Shape(pattern=_JWT),)),
-    Detector(name="private-key", shapes=(Shape(pattern=_PEM),)),
+    Detector(name="private-key", shapes=(Shape(pattern=_PEM, lines=False),)),
     Detector(name="bearer", shapes=(Shape(pattern=_BEARER, narrow=whole(_is_long)),)),
     Detector(
         name="basic-auth", shapes=(Shape(pattern=_BASIC, narrow=whole(_is_basic_credentials)),)
@@ -191,9 +214,17 @@ DETECTORS = (
     Detector(name="cookie", shapes=(Shape(pattern=_COOKIE),)),
     Detector(
         name="password-pair",
-        shapes=tuple(Shape(pattern=p, narrow=whole(_is_password)) for p in _PASSWORD_PAIRS),
+        shapes=(
+            *(Shape(pattern=p, narrow=whole(_is_password)) for p in _PASSWORD_PAIRS),
+            Shape(pattern=_PASSWORD_SENTENCE, narrow=whole(_is_password_in_sentence)),
+        ),
     ),
-    Detector(name="token-pair", shapes=(Shape(pattern=_TOKEN_PAIR, narrow=whole(_is_token)),)),
+    Detector(
+        name="token-pair",
+        shapes=tuple(
+            Shape(pattern=p, narrow=whole(_is_token)) for p in (_TOKEN_PAIR, _TOKEN_OPTION)
+        ),
+    ),
     Detector(
         name="high-entropy",
         shapes=(
