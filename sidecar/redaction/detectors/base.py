@@ -16,11 +16,13 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
             as (start, end) inside it, or None; absent when the pattern says all.
         near: words, one of which must stand near (`sidecar.redaction.nearby`), for a value that
             only what stands around it tells from any other.
+        lines: whether it looks at one line at a time (`sidecar.redaction.patterns`).
     """
 
     pattern: str
     narrow: Callable[[str], Span | None] | None = None
     near: tuple[str, ...] = ()
+    lines: bool = True
 
 
 class Detector(msgspec.Struct, frozen=True, kw_only=True):
