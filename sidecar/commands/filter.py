@@ -141,7 +141,7 @@ class Filter:
                 yield from map(self._value, run)
 
     def _as_it_is(self, raw: bytes) -> bytes:
-        self._characters += len(_read(raw))
+        self._characters += len(raw) if raw.isascii() else len(_read(raw))
         return raw
 
     def _value(self, raw: bytes) -> bytes:
@@ -206,8 +206,10 @@ class Filter:
         self._as_it_is(piece.raw)
         number = self._records
         self._records += 1
+        if clean:
+            return piece.raw
         report = Report(detailed=self._note is not None)
-        written = piece.raw if clean else self._written(piece, report, msgspec.json.encode)
+        written = self._written(piece, report, msgspec.json.encode)
         if self._alone:
             self._first = report.findings
         else:
@@ -247,9 +249,10 @@ class Filter:
 
     def _several(self) -> None:
         """From here on, the paths of findings name the record."""
-        self._alone = False
-        self._give(self._first, "/0")
-        self._first = []
+        if self._alone:
+            self._alone = False
+            self._give(self._first, "/0")
+            self._first = []
 
     def _give(self, findings: list[Finding], prefix: str) -> None:
         if self._note is not None:
