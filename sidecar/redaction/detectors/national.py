@@ -36,7 +36,7 @@ from stdnum.in_ import aadhaar, pan
 from stdnum.is_ import kennitala
 from stdnum.it import codicefiscale
 from stdnum.jp import in_ as my_number
-from stdnum.kr import rrn
+from stdnum.lv import pvn
 from stdnum.mx import curp
 from stdnum.nl import bsn
 from stdnum.no import fodselsnummer
@@ -45,8 +45,10 @@ from stdnum.pt import cc
 from stdnum.pt import nif as pt_nif
 from stdnum.ro import cnp
 from stdnum.se import personnummer
+from stdnum.si import emso
 from stdnum.th import pin
 from stdnum.tr import tckimlik
+from stdnum.ua import rntrc
 from stdnum.us import itin
 from stdnum.za import idnr as za_id
 
@@ -70,8 +72,8 @@ class _Id(msgspec.Struct, frozen=True, eq=False):
 
 
 def _is_ric(text: str) -> bool:
-    # All of `ric.is_valid` but the place of birth, which raises KeyError for some.
-    return ric.calc_check_digit(text[:-1]) == text[-1].upper()
+    # All of `ric.is_valid` but the place of birth, which is not known of every code.
+    return ric.calc_check_digit(text) == text[-1].upper()
 
 
 # Of an unmistakable form: letters and digits in places of their own, or groups of their own.
@@ -174,10 +176,14 @@ _NAMED = (
         ("my number", "マイナンバー", "個人番号", "individual number"),
     ),
     _Id(
-        f"{_YYMMDD}-?[0-9]{{7}}",
-        rrn.is_valid,
+        # Without check digits since October 2020.
+        f"{_YYMMDD}-?[1-8][0-9]{{6}}",
+        None,
         ("주민등록번호", "rrn", "resident registration number"),
     ),
+    _Id("[0-9]{6}-?[0-9]{5}", pvn.is_valid, ("personas kods",)),
+    _Id(f"{_DAY}{_MONTH}[09][0-9]{{8}}", emso.is_valid, ("emšo", "emso", "jmbg", "јмбг")),
+    _Id("[0-9]{10}", rntrc.is_valid, ("рнокпп", "rntrc", "іпн")),
     _Id("[0-9]{9}", bsn.is_valid, ("bsn", "burgerservicenummer", "sofinummer")),
     _Id(
         f"{_DDMMYY} ?[0-9]{{5}}", fodselsnummer.is_valid, ("fødselsnummer", "fodselsnummer", "fnr")
