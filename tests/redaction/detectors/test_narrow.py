@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.detectors.base import Shape, Span
-from sidecar.redaction.first_look import options
 
 # RE2's names for kinds of characters, as a few members of each.
 _MEMBERS = {
@@ -54,7 +53,7 @@ CHECKED = [
 
 @pytest.mark.parametrize("shape", CHECKED)
 def test_a_check_takes_whatever_the_pattern_matches(shape: Shape) -> None:
-    narrow, regexp = shape.narrow, re2.compile(shape.pattern, options())
+    narrow, regexp = shape.narrow, re2.compile(shape.pattern)
     assert narrow is not None
     group = regexp.groupindex.get("value", 0)
     matched = _checking(narrow, regexp, group, as_python(shape.pattern))
