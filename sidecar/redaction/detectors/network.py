@@ -4,16 +4,24 @@ from sidecar.redaction.detectors.base import Detector, Shape
 
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 _IPV4_ADDRESS = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
-# What has no value is passed over: versions of four numbers, networks (`10.42.3.0/24`), net masks.
-# It stops before their last character, so that the next address has one before it.
+_VERSION_WORDS = (
+    "version|release|build|ver|v|revision|rev|hotfix|firmware|kernel|tag|oid|section|chapter|clause"
+)
+_PACKAGE = (
+    rf"(?:^|[^0-9A-Za-z.]){_IPV4_ADDRESS}(?:[_-][0-9a-z]{{1,12}})?"
+    r"\.(?:tar|tgz|zip|whl|deb|rpm|jar|gem|dll|exe|msi|apk|nupkg)"
+)
+# What has no value is passed over: versions of four numbers, by a word or in the name of a file,
+# networks (`10.42.3.0/24`), net masks. But for files, it stops before their last character, so that
+# the next address has one before it.
 _NO_ADDRESS = (
-    rf"(?i:\b(?:version|release|build|ver|v)[\"']?[ :=/]{{1,2}}[\"']?)(?:{_OCTET}\.){{3}}"
+    rf"(?:(?:\b(?i:{_VERSION_WORDS})|[a-z]Version)(?: is)?[\"']?[ :=/]{{1,2}}[\"']?|[<>~]=)"
+    rf"(?:{_OCTET}\.){{3}}|{_PACKAGE}"
     rf"|(?:^|[^0-9A-Za-z.])(?:(?:{_OCTET}\.){{3}}0/[1-3]|255\.255\.[0-9])"
 )
-_IPV4 = (
-    rf"{_NO_ADDRESS}"
-    rf"|(?:^|[^0-9A-Za-z.])(?P<value>{_IPV4_ADDRESS})(?:$|[^0-9A-Za-z.]|\.(?:$|[^0-9]))"
-)
+_IPV4_BEHIND = r"(?:$|[^0-9A-Za-z.]|\.(?:$|[^0-9]))"
+_IPV4 = rf"{_NO_ADDRESS}|(?:^|[^0-9A-Za-z.])(?P<value>{_IPV4_ADDRESS}){_IPV4_BEHIND}"
+_IPV4_AFTER_FILE = rf"{_PACKAGE}[^0-9A-Za-z.](?P<value>{_IPV4_ADDRESS}){_IPV4_BEHIND}"
 
 _H, _H4 = "[0-9A-Fa-f]{1,4}", "[0-9A-Fa-f]{4}"
 
@@ -70,7 +78,7 @@ _URL_CREDENTIALS_UNESCAPED = (
 
 
 DETECTORS = (
-    Detector(name="ipv4", shapes=(Shape(pattern=_IPV4),)),
+    Detector(name="ipv4", shapes=(Shape(pattern=_IPV4), Shape(pattern=_IPV4_AFTER_FILE))),
     Detector(
         name="ipv6",
         shapes=tuple(Shape(pattern=p) for p in (_IPV6, _IPV6_ZEROS_FIRST, _IPV6_FULL)),

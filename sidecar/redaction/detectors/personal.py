@@ -32,8 +32,8 @@ _SSN_BLANKS = (
 _SSN_WORDS = ("ssn", "social security", "social security number", "social security no")
 # Of HTTP: behind a path without quotes, `GET /x 200 51 1234`.
 _STATUSES = frozenset(
-    str(status)
-    for status in (*range(200, 207), *range(301, 309), *range(400, 432), *range(500, 506))
+    "200 201 202 204 206 301 302 303 304 307 308 400 401 403 404 405 408 409 410 413 415 422 429 "
+    "499 500 502 503 504".split()
 )
 _SSN_PLAIN = behind_word(_SSN_WORDS, _AREA + _GROUP + _SERIAL) + r"(?:$|[^0-9A-Za-z])"
 
@@ -49,7 +49,7 @@ DETECTORS = (
         shapes=(
             Shape(pattern=_SSN),
             Shape(pattern=_SSN_BLANKS, narrow=_narrow_blanks),
-            Shape(pattern=_SSN_BLANKS, near=_SSN_WORDS),
+            Shape(pattern=_SSN_BLANKS, near=(*_SSN_WORDS, "social")),
             Shape(pattern=_SSN_PLAIN),
         ),
         spares_uuids=True,
