@@ -32,8 +32,11 @@ _SSN_BLANKS = (
 _SSN_WORDS = ("ssn", "social security", "social security number", "social security no")
 # Of HTTP: behind a path without quotes, `GET /x 200 51 1234`.
 _STATUSES = frozenset(
-    "200 201 202 204 206 301 302 303 304 307 308 400 401 403 404 405 408 409 410 413 415 422 429 "
-    "499 500 502 503 504".split()
+    str(status)
+    for status in (
+        *(200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 408),
+        *(409, 410, 413, 415, 422, 429, 499, 500, 501, 502, 503, 504),
+    )
 )
 _SSN_PLAIN = behind_word(_SSN_WORDS, _AREA + _GROUP + _SERIAL) + r"(?:$|[^0-9A-Za-z])"
 
