@@ -49,8 +49,8 @@ _ANCHOR = re.compile(r"[$^]|\\[Az]")
 _NO_ANCHOR = re.compile(r"\\[^Az]|\[\^")
 # Of six digits, a number is nothing that could be found.
 _LARGE = 10**6
-_MAX_FIELDS = 4096
-_MAX_KNOWN = 1024
+MAX_FIELDS = 4096
+MAX_KNOWN = 1024
 _LONGEST_KNOWN = 128
 
 
@@ -72,6 +72,16 @@ class CleanLook:
         self._root = _Field("", plain=True)
         self._fields = 0
         self._waiting: list[_Field] = []
+
+    @property
+    def remembered(self) -> int:
+        """How many names of fields, and strings that are clean at them, are kept in mind."""
+        fields, count = [self._root], 0
+        while fields:
+            field = fields.pop()
+            fields += field.inner.values()
+            count += 1 + len(field.known)
+        return count
 
     def unclean(self, values: Sequence[str], key: str = "") -> set[int]:
         """Return the indices of the values that may not be clean, at a key that no rule names."""
@@ -118,7 +128,7 @@ class CleanLook:
 
     def unclean_records(self, values: Sequence[Any]) -> set[int]:
         """Return the indices of the decoded JSON records that may not be clean."""
-        if self._fields > _MAX_FIELDS:  # names come from outside; most logs have a few dozen
+        if self._fields > MAX_FIELDS:  # names come from outside; most logs have a few dozen
             self._root, self._fields = _Field("", plain=True), 0
         report = Report()
         unclean = {i for i, value in enumerate(values) if not self._is_clean(value, i, report)}
@@ -230,13 +240,13 @@ class _Field:
 
     def remember(self, unclean: set[int]) -> None:
         """Keep in mind which of the strings that waited are clean."""
-        if len(self.known) > _MAX_KNOWN:
+        if len(self.known) > MAX_KNOWN:
             self.known.clear()
-        self.known.update(
-            text
-            for index, text in enumerate(self.strings[:_MAX_KNOWN])
-            if index not in unclean and len(text) <= _LONGEST_KNOWN
-        )
+        for index, text in enumerate(self.strings):
+            if len(self.known) > MAX_KNOWN:
+                break
+            if index not in unclean and len(text) <= _LONGEST_KNOWN:
+                self.known.add(text)
         self.strings.clear()
         self.owners.clear()
 
