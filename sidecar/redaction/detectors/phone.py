@@ -136,7 +136,12 @@ _LINK = (
     rf"[^\p{{L}}\p{{N}}+\n]{{1,4}}(?:(?i:{alternatives(_LINKS)})[^\p{{L}}\p{{N}}+\n]{{1,3}}){{0,4}}"
 )
 _BEHIND_PHONE = rf"(?:^|[^\p{{L}}])(?i:{alternatives((*_PHONE_WORDS, *_CALL_PEOPLE_WORDS))}){_LINK}"
-_BEHIND_CALL = rf"(?:^|[^\p{{L}}])(?i:{alternatives(_CALL_WORDS)}){_LINK}"
+# Or the name of whom to call: `Text Ada Lovelace at`.
+_NAME_LINK = r"(?: \p{Lu}[\p{L}.'-]{0,24}){1,4} (?i:at|on|under|auf|al) "
+_BEHIND_CALL = (
+    rf"(?:^|[^\p{{L}}])(?:(?i:{alternatives(_CALL_WORDS)}){_LINK}"
+    rf"|(?i:{alternatives(('call', 'text', 'contact', 'reach', 'phone', 'ring'))}){_NAME_LINK})"
+)
 _BEFORE_PHONE = (
     rf"[ \t]{{0,2}}[,/|:(\[\x{{2013}}-]?[ \t]{{0,2}}"
     rf"(?i:{alternatives((*_PHONE_WORDS, 'office', 'home', 'work'))})"
