@@ -20,6 +20,7 @@ FOUND = {
         ("wang@163.com", "wang@163.com"),
         ("ops@v2.example.com", "ops@v2.example.com"),
         ("ops@1und1.de", "ops@1und1.de"),
+        ("ken.@example.jp", "ken.@example.jp"),
         ('{"to":"carol@example.com"}', "carol@example.com"),
     ],
     "us-ssn": [

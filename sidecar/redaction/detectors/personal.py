@@ -5,7 +5,7 @@ from sidecar.redaction.detectors.digits import BLANK, DASH, behind_word
 
 # RFC 5322 allows more in a local part than people use; `/ = ? & % : {}` are left out because in
 # telemetry they stand between an address and its surroundings far more often than inside it.
-_LOCAL_PART = r"(?:[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.+'~!#$*^-]*[\p{L}\p{M}\p{N}_+~-])?)"
+_LOCAL_PART = r"(?:[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.+'~!#$*^-]*[\p{L}\p{M}\p{N}_.+~-])?)"
 _LABEL = r"[\p{L}\p{M}\p{N}-]"
 # `package@4.17.21.tgz`, `action@v1.2.x`: a name begins with one number at most.
 _NAMED = rf"{_LABEL}*[A-UW-Za-uw-z\x{{c0}}-\x{{1fff}}\x{{3040}}-\x{{d7ff}}]{_LABEL}*"
