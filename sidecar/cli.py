@@ -20,8 +20,8 @@ examples:
   SIDECAR_RULES=/etc/sidecar/rules REDIS_URL=redis://cache:6379 sidecar run
 """
 _CHECK_HELP = """\
-Load a rules folder, run the tests written in it, and print `file:line: reason` for every fault.
-Exit with 0 when there is none, else with 1.
+Load a rules folder, run the tests written in it, and print `file:line: reason` for every fault,
+on standard output. Exit with 0 when there is none, else with 1.
 
 Rules that hash need a key. Where SIDECAR_HASH_KEY is not set, they are checked with a fixed one,
 so the key of production is not needed here.
@@ -48,8 +48,15 @@ formats:
   json    all of the input is one JSON document
   ndjson  every line is a JSON record; what is none is left out
 
-A line, or a JSON document over several lines, may take up to 16 MiB. Text is looked at in blocks
-of lines: in a pattern of your own, begin with (?m) to let ^ and $ stand for the ends of a line.
+A line of text is one value, without its end: in a pattern of your own, ^ and $ stand for the ends
+of a line. The lines of a private key are one value together. A line, or a JSON document over
+several lines, may take up to 16 MiB.
+
+exit codes:
+  0    all of the input was redacted
+  1    something could not be read, or was left out
+  2    wrong usage
+  130  interrupted
 """
 _HEALTH_HELP = """\
 Exit with 0 when the sidecar is ready, else with 1; for container health checks.
@@ -90,7 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(call=_check)
 
     redact = command("redact", help="redact text or JSON on a pipe", description=_REDACT_HELP)
-    redact.add_argument("file", metavar="FILE", nargs="?", default="-", help="what to read")
+    redact.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        default="-",
+        help="what to read (default: standard input)",
+    )
     redact.add_argument(
         "--rules",
         metavar="DIR",

@@ -7,8 +7,8 @@ What is here reads, writes and tells; `sidecar.commands.pieces` cuts the stream 
 import os
 import signal
 import stat
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,8 @@ from sidecar.redaction.report import Finding
 from sidecar.redaction.rules import RULE_SIGNALS, RulesError, load_rules
 from sidecar.settings import SettingsError, load_settings
 
+# By number, since what is closed is no `sys.stdout` either.
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 _BLOCK = 256 * 2**10
 _SHOW_EVERY = 0.1  # seconds
 
@@ -43,11 +45,11 @@ def redact(file: str, rules: str | None, form: InputFormat, signal_name: str, re
         _say(f"--signal '{signal_name}' is unknown: use one of {', '.join(RULE_SIGNALS)}")
         return 2
     try:
-        settings = load_settings(os.environ)
-        folder = settings.rules_dir if rules is None else Path(rules)
-        engine = Engine(load_rules(folder), settings.sidecar_hash_key.encode())
-        source = 0 if file == "-" else os.open(file, os.O_RDONLY)
+        source = _open(file)
         try:
+            settings = load_settings(os.environ)
+            folder = settings.rules_dir if rules is None else Path(rules)
+            engine = Engine(load_rules(folder), settings.sidecar_hash_key.encode())
             findings: list[Finding] = []
             redaction = Filter(
                 engine.redactor(signal_name),
@@ -67,6 +69,20 @@ def redact(file: str, rules: str | None, form: InputFormat, signal_name: str, re
     return 1
 
 
+def _open(file: str) -> int:
+    """Return what to read from, as a file descriptor."""
+    if file != "-":
+        source = os.open(file, os.O_RDONLY)
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            os.close(source)
+            raise InputError("is a directory; name a file in it")
+        return source
+    os.fstat(_STDIN)  # raises when it is closed
+    if os.isatty(_STDIN) and os.isatty(_STDERR):
+        _say("reading what is typed here; Ctrl-D at the beginning of a line ends it")
+    return _STDIN
+
+
 def _pump(
     source: int, splitter: Splitter, redaction: Filter, findings: list[Finding], *, shows: bool
 ) -> int:
@@ -82,7 +98,7 @@ def _pump(
                     pieces.append(piece)
             finally:
                 # What stands before a fault comes out.
-                _write(sys.stdout.fileno(), redaction.redact(pieces))
+                _write(_STDOUT, redaction.redact(pieces))
                 _tell(findings)
             if progress is not None:
                 progress.add(len(block))
@@ -91,7 +107,7 @@ def _pump(
             progress.clear()
     redaction.finish()
     _tell(findings)
-    if redaction.dropped and sys.stderr.isatty():
+    if redaction.dropped and os.isatty(_STDERR):
         _say(f"{_records(redaction.dropped)} dropped by a rule")
     if redaction.failed:
         they = "it" if redaction.failed == 1 else "they"
@@ -114,22 +130,20 @@ class _Progress:
         if now - self._shown >= _SHOW_EVERY:
             self._shown = now
             speed = self._done / (now - self._begun)
-            sys.stderr.write(
+            _show(
                 f"\r{self._done / self._size:4.0%}  {self._done / 1e6:.0f} of "
                 f"{self._size / 1e6:.0f} MB  {speed / 1e6:.0f} MB/s\x1b[K"
             )
-            sys.stderr.flush()
 
     def clear(self) -> None:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        _show("\r\x1b[K")
 
 
 def _progress(source: int) -> _Progress | None:
     """Return what shows the progress: of a file, to a terminal on which nothing else is written."""
     status = os.fstat(source)
     is_file = stat.S_ISREG(status.st_mode) and status.st_size > 0
-    shown = is_file and sys.stderr.isatty() and not sys.stdout.isatty()
+    shown = is_file and os.isatty(_STDERR) and not os.isatty(_STDOUT)
     return _Progress(status.st_size) if shown else None
 
 
@@ -139,7 +153,7 @@ def _write(target: int, data: bytes) -> None:
         while rest:
             rest = rest[os.write(target, rest) :]
     except OSError as error:
-        error.filename = "standard output"
+        error.filename = "standard output" if target == _STDOUT else "standard error"
         raise
 
 
@@ -147,11 +161,11 @@ def _tell(findings: list[Finding]) -> None:
     lines = [msgspec.json.encode(found) + b"\n" for found in findings]
     findings.clear()
     if lines:
-        _write(sys.stderr.fileno(), b"".join(lines))
+        _write(_STDERR, b"".join(lines))
 
 
 def _name(file: str) -> str:
-    return "standard input" if file == "-" else file
+    return "standard input" if file == "-" else file or "''"
 
 
 def _records(count: int) -> str:
@@ -159,4 +173,9 @@ def _records(count: int) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"sidecar: {message}", file=sys.stderr)  # noqa: T201
+    _show(f"sidecar: {message}\n")
+
+
+def _show(text: str) -> None:
+    with suppress(OSError):  # nobody is left to be told
+        os.write(_STDERR, text.encode(errors="backslashreplace"))

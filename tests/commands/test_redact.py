@@ -135,7 +135,10 @@ def test_what_is_left_out_is_said(
     ("arguments", "variables", "code", "said"),
     [
         (["none.log"], {}, 1, "sidecar: none.log: No such file or directory"),
-        (["/"], {}, 1, "sidecar: /: Is a directory"),
+        (["/"], {}, 1, "sidecar: /: is a directory; name a file in it"),
+        ([""], {}, 1, "sidecar: '': No such file or directory"),
+        (["/proc/self/mem"], {}, 1, "sidecar: /proc/self/mem: Input/output error"),
+        (["a", "b"], {}, 2, "usage: sidecar"),
         (["--rules", "none"], {}, 1, "sidecar: none: the rules folder cannot be read: No such"),
         ([], {"SIDECAR_HASH_KEY": ""}, 1, "sidecar: rules.yaml:6: "),
         ([], {"LOG_LEVEL": "loud"}, 1, "sidecar: LOG_LEVEL='loud' is not allowed"),
@@ -150,6 +153,35 @@ def test_what_is_wrong_is_one_clear_line(
     assert (answer.returncode, answer.stdout) == (code, b"")
     assert answer.stderr.decode().startswith(said)
     assert b"Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_an_input_without_a_line_is_no_fault(environ: dict[str, str], size: int) -> None:
+    answer = run(environ, given=b"x" * size)
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, b"x" * size, b"")
+
+
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        (">/dev/full", b"sidecar: standard output: No space left on device\n"),
+        (">&-", b"sidecar: standard output: Bad file descriptor\n"),
+        ("<&-", b"sidecar: standard input: Bad file descriptor\n"),
+        ("2>&-", b""),
+        ("2>/dev/full", b""),
+    ],
+)
+def test_a_stream_that_cannot_be_used_fails_in_one_line(
+    environ: dict[str, str], streams: str, said: bytes
+) -> None:
+    answer = subprocess.run(
+        ["sh", "-c", f'"$@" --report {streams}', "sh", *COMMAND],
+        env=environ,
+        input=b"a@example.com\n",
+        capture_output=True,
+        timeout=60,
+    )
+    assert (answer.returncode, answer.stderr) == (1, said)
 
 
 def test_a_reader_that_goes_away_ends_it_as_it_ends_grep(environ: dict[str, str]) -> None:
@@ -206,3 +238,33 @@ def test_a_file_shows_progress_on_a_terminal_and_clears_it(
     assert process.returncode == 0
     assert b"% " in shown and b"MB/s" in shown
     assert shown.endswith(b"\r\x1b[K") and b"\n" not in shown
+
+
+def test_on_a_terminal_it_says_what_it_waits_for(environ: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        COMMAND, env=environ, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        assert b"Ctrl-D" in read_until(ours, b"ends it")
+        os.write(ours, b"to a@example.com\n\x04")
+        assert process.stdout is not None
+        assert process.stdout.read() == b"to [REDACTED_MAIL]\n"
+    os.close(ours)
+    assert process.returncode == 0
+
+
+def read_until(source: int, words: bytes) -> bytes:
+    shown = b""
+    while words not in shown:
+        shown += os.read(source, 4096)
+    return shown
+
+
+@pytest.mark.parametrize("arguments", [["redact", "--help"], ["check", "--help"]])
+def test_help_gives_examples(environ: dict[str, str], arguments: list[str]) -> None:
+    answer = subprocess.run(
+        [*COMMAND[:-1], *arguments], env=environ, capture_output=True, timeout=60
+    )
+    assert answer.returncode == 0
+    assert f"  sidecar {arguments[0]}".encode() in answer.stdout
