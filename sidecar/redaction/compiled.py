@@ -1,6 +1,5 @@
 """Rules, compiled one by one: what a rule looks for and what it does, ready to run."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,16 +8,21 @@ import re2
 
 from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action, hash_prefix
 from sidecar.redaction.detectors import DETECTORS
-from sidecar.redaction.detectors.base import Detector, Shape, Span
-from sidecar.redaction.first_look import options
+from sidecar.redaction.detectors.base import Detector, Shape
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.nearby import Nearby
+from sidecar.redaction.patterns import (
+    compile_pattern,
+    looks_at_lines,
+    matching,
+    options,
+    searching,
+)
 from sidecar.redaction.rules import Rule, RulesError
+from sidecar.redaction.scanner import Finder, sought
 from sidecar.redaction.validators import validator
 
 Siblings = Mapping[str, Any]
-
-_UUID = re.compile(rb"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
 
 
 class KeyRule(msgspec.Struct, frozen=True):
@@ -27,65 +31,13 @@ class KeyRule(msgspec.Struct, frozen=True):
     rule: Rule
     matches: KeyMatcher
     change: Change | None
-    excepted: Callable[[str], bool]
+    excepted: Callable[[bytes], bool] | None
 
-    def applies(self, siblings: Siblings) -> bool:
-        """Tell whether the attributes beside a value are as ``when`` says."""
+    def applies(self, siblings: Siblings, text: str) -> bool:
+        """Tell whether a value is not excepted, and the attributes beside it as ``when`` says."""
+        if self.excepted is not None and self.excepted(text.encode()):
+            return False
         return all(_as_text(siblings.get(key)) == value for key, value in self.rule.when.items())
-
-
-class Finder(msgspec.Struct, frozen=True):
-    """One pattern of a rule."""
-
-    rule: Rule
-    order: int
-    regexp: Any
-    group: int
-    narrow: Callable[[str], Span | None] | None
-    near: tuple[Nearby, ...]
-    valid: Callable[[str], bool] | None
-    integers: bool
-    spares_uuids: bool
-    change: Change
-    excepted: Callable[[str], bool]
-    not_at: KeyMatcher
-
-    @property
-    def first_look(self) -> str:
-        """The pattern that a text must match for a value to be in it."""
-        return self.near[0].pattern if self.near else str(self.regexp.pattern)
-
-    def spans(self, data: bytes, near: tuple[Nearby, ...] = ()) -> Iterator[tuple[int, int]]:
-        """Yield where values are found in UTF-8 text, as offsets in characters.
-
-        ``near`` are words of `near` that the name of what holds the text has not.
-        """
-        place = counted = characters = 0
-        uuids = [m.span() for m in _UUID.finditer(data)] if self.spares_uuids else []
-        while (match := self.regexp.search(data, place)) is not None:
-            start, end = match.span(self.group)
-            if end <= start:
-                place = match.end() + 1
-                continue
-            if near and not all(words(data, start, end) for words in near):
-                place = start + 1
-                continue
-            found = data[start:end].decode(errors="replace")
-            span = (0, len(found)) if self.narrow is None else self.narrow(found)
-            if span is not None and not (self.valid is None or self.valid(found[slice(*span)])):
-                span = None
-            if span is None:
-                # Another value may begin inside what only looked like one.
-                place = start + 1
-                continue
-            if any(low < end and start < high for low, high in uuids):
-                place = end
-                continue
-            # Not the end of the match: the character behind a value may stand before the next.
-            place = end if span[1] == len(found) else start + len(found[: span[1]].encode())
-            characters += len(data[counted:start].decode(errors="replace"))
-            counted = start
-            yield characters + span[0], characters + span[1]
 
 
 def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
@@ -163,27 +115,30 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
         detector = DETECTORS[rule.find]
     else:
         assert rule.pattern is not None
-        detector = Detector(name="", shapes=(Shape(pattern=rule.pattern),))
+        lines = looks_at_lines(rule.pattern)
+        detector = Detector(name="", shapes=(Shape(pattern=rule.pattern, lines=lines),))
     for shape in detector.shapes:
-        regexp = re2.compile(shape.pattern, options())
+        regexp = compile_pattern(shape.pattern, lines=shape.lines)
         yield Finder(
-            rule,
-            order,
-            regexp,
-            regexp.groupindex.get("value", 0),
-            shape.narrow,
-            tuple(Nearby(words) for words in (shape.near, rule.keywords) if words),
-            validator(rule.validate) if rule.validate is not None else None,
-            detector.integers,
-            detector.spares_uuids,
-            change,
-            _any_of(rule.except_.values),
-            KeyMatcher(rule.except_.keys),
+            rule=rule,
+            order=order,
+            search=searching(regexp),
+            match=matching(regexp),
+            group=regexp.groupindex.get("value", 0),
+            sought=sought(shape, rule.keywords, detector.name),
+            narrow=shape.narrow,
+            near=tuple(Nearby(words) for words in (shape.near, rule.keywords) if words),
+            valid=validator(rule.validate) if rule.validate is not None else None,
+            integers=detector.integers,
+            spares_uuids=detector.spares_uuids,
+            change=change,
+            excepted=_any_of(rule.except_.values),
+            not_at=KeyMatcher(rule.except_.keys),
         )
 
 
-def _any_of(patterns: list[str]) -> Callable[[str], bool]:
+def _any_of(patterns: list[str]) -> Callable[[bytes], bool] | None:
     if not patterns:
-        return lambda _: False
-    compiled = [re2.compile(pattern, options()) for pattern in patterns]
-    return lambda text: any(pattern.search(text) for pattern in compiled)
+        return None
+    search = re2.compile("|".join(f"(?:{pattern})" for pattern in patterns), options()).search
+    return lambda text: search(text) is not None

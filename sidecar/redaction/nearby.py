@@ -6,9 +6,11 @@ in ``Employee no.``, ``employee_id`` and ``newEmployeeId``, not in ``employees``
 stands for any of blank, ``_``, ``-``, ``.`` or nothing.
 """
 
+from collections.abc import Iterator
+
 import re2
 
-from sidecar.redaction.first_look import options
+from sidecar.redaction.patterns import NOTHING, options, searching
 
 REACH = 64
 
@@ -22,11 +24,19 @@ class Nearby:
 
     def __init__(self, words: list[str] | tuple[str, ...]) -> None:
         self.pattern = _pattern(words)
-        self._regexp = re2.compile(self.pattern, options())
+        self._search = searching(re2.compile(self.pattern, options()))
 
     def in_key(self, key: str) -> bool:
         """Tell whether the name of an attribute or field holds one of the words."""
-        return self._regexp.search(key) is not None
+        return self._search(key.encode(), 0)[0] != NOTHING
+
+    def places(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield where the words stand in UTF-8 text."""
+        start, end = self._search(data, 0)[0]
+        while start >= 0:
+            yield start, end
+            # The character behind a word may be the one before the next.
+            start, end = self._search(data, max(start + 1, end - 1))[0]
 
     def __call__(self, data: bytes, start: int, end: int) -> bool:
         """Tell whether one of the words stands near a place in UTF-8 text."""
@@ -34,8 +44,8 @@ class Nearby:
         line_end = data.find(b"\n", end, end + REACH)
         high = line_end if line_end >= 0 else min(len(data), end + REACH)
         return (
-            self._regexp.search(data[low:start]) is not None
-            or self._regexp.search(data[end:high]) is not None
+            self._search(data[low:start], 0)[0] != NOTHING
+            or self._search(data[end:high], 0)[0] != NOTHING
         )
 
 

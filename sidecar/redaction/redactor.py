@@ -1,9 +1,10 @@
 """The rules for one signal over one value at a time.
 
-Of a value, first the rules by key are asked, then the sanitizers, then all that find something
-inside text. For the last, one first look says which patterns may match at all; only those are run,
-over every reading of the text (`sidecar.redaction.views`), until a pass finds nothing more: so
-what comes out would come out of a second run as it is.
+Of a value, first the rules by key are asked. A string that no such rule takes may hold JSON, or
+text in base64; what is inside is redacted as what it is. Then comes all that finds something in
+text: one look over it tells the lines that need more (`sidecar.redaction.scanner`), and these are
+read in every encoding (`sidecar.redaction.views`) until a pass finds nothing more: so what comes
+out would come out of a second run as it is.
 
 A redactor knows strings and numbers, not where they stand: the walkers do. Its only state is what
 it remembers of keys, in steps that threads may take at the same time. A value it cannot make
@@ -21,21 +22,17 @@ import msgspec
 import re2
 
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.compiled import (
-    Finder,
-    KeyRule,
-    Siblings,
-    compile_finders,
-    compile_key_rule,
-)
+from sidecar.redaction.compiled import KeyRule, Siblings, compile_key_rule
 from sidecar.redaction.detectors.base import Span
-from sidecar.redaction.first_look import FirstLook, options
 from sidecar.redaction.keys import KeyMatcher
-from sidecar.redaction.nearby import Nearby
+from sidecar.redaction.patterns import options
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import Rule
-from sidecar.redaction.views import MARKERS, View, percent_encode, views
+from sidecar.redaction.rules import Keys, Rule
+from sidecar.redaction.scanner import Finder, Found, Near, Scanner
+from sidecar.redaction.views import View, escapes, may_be_encoded, percent_encode, views
 
+# What findings say of fields that the folder does not allow; no rule can be called so.
+NOT_ALLOWED = "keys.allow"
 # Values that touch each other are freed one by one.
 _MAX_PASSES = 256
 # A placeholder is longer than what it replaces, but not by this much.
@@ -86,9 +83,21 @@ class _Plan(msgspec.Struct, frozen=True):
     """What is to be done at one key; the same for every value there."""
 
     ignored: bool
+    allowed: bool
     key_rules: tuple[KeyRule, ...]
     skipped: frozenset[int]
-    near: dict[int, tuple[Nearby, ...]]
+    near: dict[int, Near]
+
+
+class _Where(msgspec.Struct, frozen=True):
+    """Where a text stands, and what is to be said of it."""
+
+    plan: _Plan
+    key: str
+    report: Report
+    pointer: str
+    in_url: bool
+    origin: Span | None
 
 
 class Redactor:
@@ -96,10 +105,14 @@ class Redactor:
 
     Args:
         rules: those that hold for the signal, in file order.
-        ignore: globs of keys at which ids are left alone.
+        scanner: looks for what those with ``find`` or ``pattern`` find.
+        keys: for the folder as a whole.
         hash_key: of rules that hash.
         written: a pattern for what any rule of the folder writes, which is not looked at again.
         auditor: the rules whose findings are counted, while nothing is changed.
+
+    Attributes:
+        restricted: whether fields that are not listed are removed; see `allows`.
 
     Raises:
         re2.error: a pattern cannot be compiled.
@@ -109,27 +122,32 @@ class Redactor:
     def __init__(
         self,
         rules: list[Rule],
-        ignore: list[str],
+        scanner: Scanner,
+        keys: Keys,
         hash_key: bytes,
         written: str,
         auditor: "Redactor | None" = None,
     ) -> None:
         self._auditor = auditor
-        self._ignore = KeyMatcher(ignore)
+        self.restricted = bool(keys.allow)
+        self._allow = KeyMatcher(keys.allow)
+        self._ignore = KeyMatcher(keys.ignore)
         self._written = re2.compile(written, options())
         self._key_rules = [
             compile_key_rule(rule, hash_key) for rule in rules if rule.keys is not None
         ]
-        self._finders = [
-            finder
-            for order, rule in enumerate(rules)
-            if rule.keys is None
-            for finder in compile_finders(rule, order, hash_key)
-        ]
-        self._first_look = FirstLook([finder.first_look for finder in self._finders])
-        self._integers = [finder for finder in self._finders if finder.integers]
+        self._scanner = scanner
+        self._integers = [finder for finder in scanner.finders if finder.integers]
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
+
+    def allows(self, key: str) -> bool:
+        """Tell whether the field or attribute of this name stays, with all that is in it."""
+        return self._plan(key).allowed
+
+    def removed(self, key: str, report: Report, pointer: str = "") -> None:
+        """Note that a field or attribute is removed because it is not allowed."""
+        report.add(NOT_ALLOWED, key, 0, 0, pointer)
 
     def name(self, name: str, report: Report, pointer: str = "") -> str:
         """Redact the name of an attribute or field; the same object when nothing was found."""
@@ -137,7 +155,7 @@ class Redactor:
             self._auditor.audit(Redactor.name, name, report, pointer)
         if name in self._clean_names:
             return name
-        changed = self._scan(name, self._plan(""), "", report, pointer)
+        changed = self._text(name, self._plan(""), "", report, pointer)
         if changed == name and len(name) <= MAX_KEY:
             if len(self._clean_names) >= _MAX_PLANS:
                 self._clean_names.clear()
@@ -170,7 +188,7 @@ class Redactor:
             return text
         rule = self._key_rule(plan, siblings, text)
         if rule is None:
-            return self._scan(text, plan, key, report, pointer)
+            return self._text(text, plan, key, report, pointer)
         changed = self._by_key(rule, text, key, report, pointer)
         if changed is None:
             return None
@@ -178,7 +196,7 @@ class Redactor:
             return changed
         in_url = rule.rule.action.sanitize == "url"
         whole = (0, len(text)) if changed != text else None
-        return self._scan(changed, plan, key, report, pointer, in_url=in_url, origin=whole)
+        return self._text(changed, plan, key, report, pointer, in_url=in_url, origin=whole)
 
     def number(
         self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""
@@ -197,8 +215,8 @@ class Redactor:
         if plan.ignored or not _CARD_LIKE.fullmatch(text):
             return value
         for finder in self._integers:
-            if finder.order not in plan.skipped and not finder.excepted(text):
-                for start, end in finder.spans(text.encode()):
+            if finder.order not in plan.skipped:
+                for start, end in finder.all(text.encode(), finder.near):
                     if end - start == len(text.lstrip("-")):
                         report.add(finder.rule.id, key, 0, len(text), pointer)
                         return finder.change(text)
@@ -257,32 +275,33 @@ class Redactor:
                 self._plans.clear()  # keys come from outside; most processes know a few hundred
             plan = self._plans[key] = _Plan(
                 bool(key) and self._ignore(key),
+                not self.restricted or self._allow(key),
                 tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
-                frozenset(f.order for f in self._finders if f.not_at(key)) if key else frozenset(),
-                self._far(key),
+                frozenset(f.order for f in self._scanner.finders if key and f.not_at(key)),
+                self._near(key),
             )
         return plan
 
-    def _far(self, key: str) -> dict[int, tuple[Nearby, ...]]:
+    def _near(self, key: str) -> dict[int, Near]:
         """Return, by finder, the words that a text at this key must still have near a value.
 
         Those of which the key has none are left out: they are all to be near, as everywhere.
         """
-        far = {}
-        for index, finder in enumerate(self._finders):
+        still = {}
+        for index, finder in enumerate(self._scanner.finders):
             words = tuple(words for words in finder.near if not (key and words.in_key(key)))
             if len(words) < len(finder.near):
-                far[index] = words
-        return far
+                still[index] = words
+        return still
 
     @staticmethod
     def _key_rule(plan: _Plan, siblings: Siblings, text: str) -> KeyRule | None:
         for rule in plan.key_rules:
-            if rule.applies(siblings) and not rule.excepted(text):
+            if rule.applies(siblings, text):
                 return rule
         return None
 
-    def _scan(
+    def _text(
         self,
         text: str,
         plan: _Plan,
@@ -293,69 +312,83 @@ class Redactor:
         in_url: bool = False,
         origin: Span | None = None,
     ) -> str:
-        """Change what is found until nothing is; ``origin`` is where findings are reported."""
+        """Redact the lines of a text; ``origin`` is where findings are reported."""
+        found = self._scanner(text, plan.skipped, plan.near)
+        encoded = may_be_encoded(text)
+        if not found and not encoded:
+            return text
+        where = _Where(plan, key, report, pointer, in_url, origin)
+        if "\n" not in text:
+            return self._settle(text, found, where, 0)
+        pieces: list[str] = []
+        last = 0
+        for start, end, of_unit in _units(text, found, encoded):
+            unit = text[start:end]
+            settled = self._settle(unit, of_unit, where, start)
+            if settled is not unit:
+                pieces += (text[last:start], settled)
+                last = end
+        if not pieces:
+            return text
+        pieces.append(text[last:])
+        return "".join(pieces)
+
+    def _settle(self, text: str, found: list[Found], where: "_Where", offset: int) -> str:
+        """Change what is found in a few lines until nothing is."""
         trail: list[list[_Edit]] = []
         longest = _MAX_GROWTH * len(text) + 4096
         for _ in range(_MAX_PASSES):
             try:
-                edits = self._edits(text, plan, in_url)
+                edits = self._edits(text, found, where)
             except DropRecordError as error:
-                report.add(error.rule_id, key, *(origin or (0, 0)), pointer)
+                place = where.origin or (0, 0)
+                where.report.add(error.rule_id, where.key, *place, where.pointer)
                 raise
             if not edits:
                 return text
             for edit in edits:
-                if origin is not None or not report.detailed:
-                    start, end = origin or (0, 0)
-                else:
+                start, end = where.origin or (0, 0)
+                if where.origin is None and where.report.detailed:
                     start, end = _origin(edit.start, edit.end, trail)
-                report.add(edit.rule.id, key, start, end, pointer)
+                    start, end = start + offset, end + offset
+                where.report.add(edit.rule.id, where.key, start, end, where.pointer)
             trail.append(edits)
             text = _apply(text, edits)
             if len(text) > longest:
                 break
+            found = self._scanner(text, where.plan.skipped, where.plan.near)
         raise UnstableError("the rules keep changing what they wrote")
 
-    def _edits(self, text: str, plan: _Plan, in_url: bool) -> list[_Edit]:
+    def _edits(self, text: str, found: list[Found], where: "_Where") -> list[_Edit]:
         """Return what one pass changes in a text, in order and without overlaps."""
-        encoded = any(marker in text for marker in MARKERS)
-        hits = self._look(text, plan)
-        if not hits and not encoded:
+        readings = views(text) if may_be_encoded(text) else [View(text)]
+        if not found and len(readings) == 1:
             return []
-        readings = views(text) if encoded else [View(text)]
         matches: list[_Match] = []
+        sanitized: list[_Match] = []
         for view in readings:
-            view_hits = hits if not view.depth else self._look(view.text, plan)
-            finders = [hit for hit in view_hits if not self._finders[hit].rule.action.sanitize]
-            matches += self._matches(view, finders, plan)
+            values = (
+                self._scanner(view.text, where.plan.skipped, where.plan.near)
+                if view.depth
+                else found
+            )
+            for start, end, finder in values:
+                match = _Match(*view.span(start, end), view, start, end, finder)
+                if not finder.rule.action.sanitize:
+                    matches.append(match)
+                elif not view.depth:
+                    # On the text as it is, since a URL with its escapes undone is none.
+                    sanitized.append(match)
         if len(readings) > 1:
             decoded = [view for view in readings if view.depth]
             for match in matches:
                 match.cut = not all(
                     view.begins_at(match.start) and view.begins_at(match.end) for view in decoded
                 )
-        edits = self._resolve(text, matches, in_url)
-        if edits:
-            return edits
-        # Last, since what they take out may be the beginning of something to be found; and on the
-        # text as it is, since a URL with its escapes undone is none.
-        sanitizers = [hit for hit in hits if self._finders[hit].rule.action.sanitize]
-        return self._resolve(text, list(self._matches(View(text), sanitizers, plan)), in_url)
-
-    def _look(self, text: str, plan: _Plan) -> list[int]:
-        hits = self._first_look(text)
-        return sorted({*hits, *plan.near}) if plan.near else hits
-
-    def _matches(self, view: View, hits: list[int], plan: _Plan) -> Iterator[_Match]:
-        if not hits:
-            return
-        data = view.text.encode()
-        for hit in hits:
-            finder = self._finders[hit]
-            if finder.order not in plan.skipped:
-                near = plan.near.get(hit, finder.near)
-                for start, end in finder.spans(data, near):
-                    yield _Match(*view.span(start, end), view, start, end, finder)
+        # Sanitizers last: what they take out may be the beginning of something to be found.
+        return self._resolve(text, matches, where.in_url) or self._resolve(
+            text, sanitized, where.in_url
+        )
 
     def _resolve(self, text: str, matches: list[_Match], in_url: bool) -> list[_Edit]:
         """Choose among overlapping matches: leftmost, longest, then in file order."""
@@ -372,7 +405,7 @@ class Redactor:
             if before >= 0 and end <= written[before][1]:
                 continue
             value = match.view.text[match.view_start : match.view_end]
-            changed = value if finder.excepted(value) else finder.change(value)
+            changed = finder.change(value)
             if changed == value:
                 continue
             if in_url and not match.view.depth:
@@ -380,6 +413,36 @@ class Redactor:
             changed = match.view.write(match.view_start, match.view_end, changed)
             edits.insert(place, _Edit(start, end, changed, finder.rule))
         return edits
+
+
+def _units(text: str, found: list[Found], encoded: bool) -> Iterator[tuple[int, int, list[Found]]]:
+    """Yield the lines that need a closer look, together where a value spans them.
+
+    Returns for each its place, and what was found in it, as offsets in it.
+    """
+    places = [(start, end, (start, end, finder)) for start, end, finder in found]
+    spots: list[tuple[int, int, Found | None]] = list(places)
+    if encoded:
+        spots += [(place, place + 1, None) for place in escapes(text)]
+    spots.sort(key=_begin)
+    low = high = -1
+    within: list[Found] = []
+    for start, end, value in spots:
+        if start >= high:
+            if high >= 0:
+                yield low, high, within
+            low, high, within = text.rfind("\n", 0, start) + 1, 0, []
+        if end > high:
+            line_end = text.find("\n", end)
+            high = len(text) if line_end < 0 else line_end
+        if value is not None:
+            within.append((start - low, end - low, value[2]))
+    if high >= 0:
+        yield low, high, within
+
+
+def _begin(spot: tuple[int, int, Any]) -> int:
+    return spot[0]
 
 
 def _apply(text: str, edits: list[_Edit]) -> str:

@@ -146,8 +146,14 @@ class Rule(_Strict, frozen=True, kw_only=True):
 
 
 class Keys(_Strict, frozen=True, kw_only=True):
-    """For the folder as a whole: keys at which ids are left alone."""
+    """For the folder as a whole.
 
+    Attributes:
+        allow: globs of the attributes and fields that stay; empty for all.
+        ignore: globs of keys at which ids are left alone.
+    """
+
+    allow: list[str] = []
     ignore: list[str] = []
 
 
@@ -165,12 +171,12 @@ class Rules(msgspec.Struct, frozen=True):
 
     Attributes:
         rules: in file order, then in the order of each file.
-        ignore: globs of keys at which ids are left alone.
+        keys: what its files say together.
         places: rule id → ``file:line``, for messages.
     """
 
     rules: list[Rule]
-    ignore: list[str]
+    keys: Keys
     places: dict[str, str]
 
 
@@ -188,7 +194,7 @@ def load_rules(folder: Path) -> Rules:
 
 def read_rules(folder: Path) -> tuple[Rules, list[RulesError]]:
     """Read a rules folder as far as it can be read; return that, and all that is wrong with it."""
-    loaded, faults = Rules([], [], {}), list[RulesError]()
+    loaded, faults = Rules([], Keys(allow=[], ignore=[]), {}), list[RulesError]()
     try:
         for path in _files(folder):
             _read(path, loaded, faults)
@@ -226,7 +232,9 @@ def _read(path: Path, loaded: Rules, faults: list[RulesError]) -> None:
         loaded.rules.append(rule)
     try:
         rest = {**value, "rules": []} if isinstance(rules, list) else value
-        loaded.ignore.extend(_convert(path, lines, rest, RulesFile, ()).keys.ignore)
+        keys = _convert(path, lines, rest, RulesFile, ()).keys
+        loaded.keys.allow.extend(keys.allow)
+        loaded.keys.ignore.extend(keys.ignore)
     except RulesError as error:
         faults.append(error)
 

@@ -11,17 +11,56 @@ URL standard's application/x-www-form-urlencoded; escapes in JSON strings are RF
 
 import html
 import re
-from array import array
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import msgspec
+import re2
+
+from sidecar.redaction.patterns import NOTHING, Spans, searching
 
 _MAX_DEPTH = 3
 # How much of a word is looked at on each side of a place.
 _WORD = 256
 _BLANK = re.compile(r"[\s\"'<>`]")
+
+
+class _Layer(msgspec.Struct, frozen=True):
+    """An encoding, or several side by side.
+
+    Attributes:
+        find: finds the next escape in UTF-8 text.
+        form: whether ``+`` stands for a blank.
+    """
+
+    find: Callable[[bytes, int], Spans]
+    form: bool = False
+
+    def escapes(self, text: str) -> Iterator[tuple[int, int]]:
+        """Yield where escapes stand, as offsets in characters."""
+        data = text.encode()
+        start, end = self.find(data, 0)[0]
+        shift = counted = 0
+        while start >= 0:
+            if len(data) > len(text):
+                # Bytes that begin no character.
+                shift += sum(byte & 0xC0 == 0x80 for byte in data[counted:start])
+                inner = sum(byte & 0xC0 == 0x80 for byte in data[start:end])
+                counted = start
+                yield start - shift, end - shift - inner
+            else:
+                yield start, end
+            start, end = self.find(data, end)[0]
+
+    def write(self, plain: str, word: str) -> str:
+        """Return a text in the encoding that a word is in, if it is."""
+        data = word.encode()
+        start, _ = self.find(data, 0)[0]
+        if start < 0:
+            return percent_encode(plain) if self.form and "+" in word else plain
+        encode = _ENCODERS.get(chr(data[start]))
+        return plain if encode is None else encode(plain)
 
 
 class View(msgspec.Struct, frozen=True):
@@ -30,30 +69,45 @@ class View(msgspec.Struct, frozen=True):
     Attributes:
         text: as it reads.
         parent: the view it was made of, None for the text itself.
-        layer: finds the escapes that were undone in the parent.
-        starts: for each character, and for the end, its offset in the parent's text.
+        layer: which escapes were undone in the parent.
+        here, there: offsets in this text and in the parent's at which they begin to run side by
+            side: for each character that was written as an escape, and behind each.
         depth: how many encodings are undone.
     """
 
     text: str
     parent: "View | None" = None
-    layer: re.Pattern[str] | None = None
-    starts: "array[int]" = msgspec.field(default_factory=lambda: array("I"))
+    layer: _Layer | None = None
+    here: list[int] = msgspec.field(default_factory=list)
+    there: list[int] = msgspec.field(default_factory=list)
     depth: int = 0
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Return where a piece of this view stands in the original text."""
         view = self
         while view.parent is not None:
-            start, end = view.starts[start], view.starts[end]
+            start, end = view._in_parent(start), view._in_parent(end)
             view = view.parent
         return start, end
 
+    def _in_parent(self, place: int) -> int:
+        run = bisect_right(self.here, place) - 1
+        return self.there[run] + place - self.here[run]
+
     def begins_at(self, place: int) -> bool:
         """Tell whether a character of this view, or its end, stands at an original offset."""
-        indices = range(len(self.text) + 1)
-        index = bisect_left(indices, place, key=lambda i: self.span(i, i)[0])
-        return index < len(indices) and self.span(index, index)[0] == place
+        return self._from_original(place) is not None
+
+    def _from_original(self, place: int) -> int | None:
+        if self.parent is None:
+            return place
+        above = self.parent._from_original(place)
+        if above is None:
+            return None
+        run = bisect_right(self.there, above) - 1
+        below = self.here[run] + above - self.there[run]
+        inside = run + 1 == len(self.here) or below < self.here[run + 1]
+        return below if inside else None
 
     def write(self, start: int, end: int, plain: str) -> str:
         """Return ``plain`` as it must be written in the original text, in place of a piece.
@@ -63,12 +117,20 @@ class View(msgspec.Struct, frozen=True):
         """
         view = self
         while view.parent is not None and view.layer is not None:
-            start, end = view.starts[start], view.starts[end]
-            escape = view.layer.search(_word(view.parent.text, start, end))
-            if escape:
-                plain = _ENCODERS[escape[0][0]](plain)
+            start, end = view._in_parent(start), view._in_parent(end)
+            plain = view.layer.write(plain, _word(view.parent.text, start, end))
             view = view.parent
         return plain
+
+
+def may_be_encoded(text: str) -> bool:
+    """Tell, by one quick look, whether there may be more than one reading of a text."""
+    return "%" in text or "\\" in text or "&" in text or "+" in text or not text.isascii()
+
+
+def escapes(text: str) -> Iterator[int]:
+    """Yield where a text holds something that can be read in another way."""
+    return (start for start, _ in _ANY.escapes(text))
 
 
 def views(text: str) -> list[View]:
@@ -93,12 +155,17 @@ def views(text: str) -> list[View]:
     return found
 
 
-def _layers(text: str) -> list[re.Pattern[str]]:
+def _layers(text: str) -> list[_Layer]:
     """Return the encodings that a text can be read in, the widest last."""
-    layers = [layer for layer in _SINGLE if layer.search(text)]
+    data = text.encode()
+    layers = [
+        layer for mark, layer in _SINGLE if mark in text and layer.find(data, 0)[0] != NOTHING
+    ]
+    if len(data) > len(text) and _LOOKALIKE.find(data, 0)[0] != NOTHING:
+        layers.append(_LOOKALIKE)
     if len(layers) > 1:
         layers.append(_ALL)
-    if "+" in text:
+    if "+" in text and _PLUS(data, 0)[0] != NOTHING:
         layers.append(_ALL_FORM)
     return layers
 
@@ -109,31 +176,32 @@ def _word(text: str, start: int, end: int) -> str:
     return before + text[start:end] + after
 
 
-def _undo(view: View, layer: re.Pattern[str]) -> View:
+def _undo(view: View, layer: _Layer) -> View:
+    text = view.text.replace("+", " ") if layer.form else view.text
     pieces: list[str] = []
-    starts = array("I")  # a list would take nine times as much
-    last = 0
-    for match in layer.finditer(view.text):
-        pieces.append(view.text[last : match.start()])
-        starts.extend(range(last, match.start()))
-        place = match.start()
-        for character, length in _DECODERS[match[0][0]](match[0]):
-            pieces.append(character)
-            starts.append(place)
-            place += length
-        last = match.end()
-    pieces.append(view.text[last:])
-    starts.extend(range(last, len(view.text) + 1))
-    return View("".join(pieces), view, layer, starts, view.depth + 1)
+    here, there = [0], [0]
+    last = length = 0
+    for start, end in layer.escapes(view.text):
+        pieces.append(text[last:start])
+        length += start - last
+        place, escape = start, view.text[start:end]
+        for character, size in _DECODERS.get(escape[0], _ascii)(escape):
+            if character:
+                here.append(length)
+                there.append(place)
+                pieces.append(character)
+                length += 1
+            place += size
+        last = end
+        here.append(length)
+        there.append(last)
+    pieces.append(text[last:])
+    return View("".join(pieces), view, layer, here, there, view.depth + 1)
 
 
 def _percent_decode(run: str) -> list[tuple[str, int]]:
     raw = bytes.fromhex(run.replace("%", ""))
     return [(character, 3 * size) for character, size in _utf8_characters(raw)]
-
-
-def _blanks(run: str) -> list[tuple[str, int]]:
-    return [(" ", 1)] * len(run)
 
 
 def _utf8_characters(raw: bytes) -> Iterator[tuple[str, int]]:
@@ -173,30 +241,62 @@ def _html_decode(entity: str) -> list[tuple[str, int]]:
     return [(character, 0 if index else len(entity)) for index, character in enumerate(plain)]
 
 
+def _ascii(run: str) -> list[tuple[str, int]]:
+    """Read characters that look like others, or like nothing, as those."""
+    return [(_LOOKALIKES.get(character, ""), 1) for character in run]
+
+
 def percent_encode(plain: str) -> str:
     """Return the text with everything but RFC 3986 unreserved characters percent-encoded."""
     return quote(plain, safe="")
 
 
-# By the first character of an escape.
+# By the first character of an escape; what looks like ASCII needs no writing of its own.
 _DECODERS: dict[str, Callable[[str], list[tuple[str, int]]]] = {
     "%": _percent_decode,
-    "+": _blanks,
     "\\": _json_decode,
     "&": _html_decode,
 }
 _ENCODERS: dict[str, Callable[[str], str]] = {
     "%": percent_encode,
-    "+": percent_encode,
     "\\": lambda plain: msgspec.json.encode(plain).decode()[1:-1],
     "&": html.escape,
 }
+
+# Full-width forms, and decimal digits of other scripts (Unicode character database, category Nd).
+_LOOKALIKES = (
+    {chr(0xFF01 + place): chr(0x21 + place) for place in range(0x5E)}
+    | {"\u3000": " "}
+    | {
+        chr(zero + digit): str(digit)
+        for zero in (0x660, 0x6F0, 0x966, 0x9E6, 0xE50, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6)
+        for digit in range(10)
+    }
+)
+# What takes no room: soft hyphen, joiners, marks of direction, variation selectors.
+_NO_WIDTH = (
+    "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064"
+    "\u2066-\u2069\ufe00-\ufe0f\ufeff"
+)
+
 _PERCENT = r"(?:%[0-9A-Fa-f]{2})+"
 _HTML = r"&(?:#[0-9]{1,9}|#[xX][0-9a-fA-F]{1,8}|[a-zA-Z][a-zA-Z0-9]{1,30});"
+_LOOKALIKE_RUN = f"[{''.join(_LOOKALIKES)}{_NO_WIDTH}]+"
+_FORM_BLANK = r"[0-9A-Za-z)]\+[0-9A-Za-z(]"
 
 
-# What text must hold for any of them to apply.
-MARKERS = tuple(_DECODERS)
-_SINGLE = (re.compile(_PERCENT), re.compile(_JSON_ESCAPE), re.compile(_HTML))
-_ALL = re.compile(f"{_PERCENT}|{_JSON_ESCAPE}|{_HTML}")
-_ALL_FORM = re.compile(rf"{_PERCENT}|\++|{_JSON_ESCAPE}|{_HTML}")
+def _layer(*patterns: str, form: bool = False) -> _Layer:
+    return _Layer(searching(re2.compile("|".join(patterns))), form)
+
+
+# By what a text must hold for it to apply.
+_SINGLE = (
+    ("%", _layer(_PERCENT)),
+    ("\\", _layer(_JSON_ESCAPE)),
+    ("&", _layer(_HTML)),
+)
+_LOOKALIKE = _layer(_LOOKALIKE_RUN)
+_ALL = _layer(_PERCENT, _JSON_ESCAPE, _HTML, _LOOKALIKE_RUN)
+_ALL_FORM = _layer(_PERCENT, _JSON_ESCAPE, _HTML, _LOOKALIKE_RUN, form=True)
+_PLUS = searching(re2.compile(_FORM_BLANK))
+_ANY = _layer(_PERCENT, _JSON_ESCAPE, _HTML, _FORM_BLANK, _LOOKALIKE_RUN)

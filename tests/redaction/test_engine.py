@@ -13,7 +13,7 @@ from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import Rule, Rules, RulesError, load_rules
+from sidecar.redaction.rules import Keys, Rule, Rules, RulesError, load_rules
 from sidecar.settings import default_rules_dir
 
 SHIPPED = Engine(load_rules(default_rules_dir()))
@@ -22,11 +22,18 @@ EVENTS = SHIPPED.redactor("events")
 
 
 def engine(
-    *rules: Mapping[str, object], hash_key: bytes = b"", ignore: tuple[str, ...] = ()
+    *rules: Mapping[str, object],
+    hash_key: bytes = b"",
+    ignore: tuple[str, ...] = (),
+    allow: tuple[str, ...] = (),
 ) -> Engine:
     decoded = [msgspec.convert({"id": f"r{i}", **rule}, Rule) for i, rule in enumerate(rules)]
     return Engine(
-        Rules(decoded, list(ignore), {rule.id: f"test.yaml:{i}" for i, rule in enumerate(decoded)}),
+        Rules(
+            decoded,
+            Keys(allow=list(allow), ignore=list(ignore)),
+            {rule.id: f"test.yaml:{i}" for i, rule in enumerate(decoded)},
+        ),
         hash_key,
     )
 

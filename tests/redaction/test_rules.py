@@ -20,7 +20,7 @@ def test_all_formats_are_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not a rule file")
     rules = load_rules(tmp_path)
     assert [rule.id for rule in rules.rules] == ["one", "two", "three"]
-    assert rules.ignore == ["t"]
+    assert rules.keys.ignore == ["t"]
     assert rules.places == {"one": "a.yml:2", "two": "b.toml:1", "three": "c.json:1"}
 
 

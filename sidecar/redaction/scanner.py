@@ -1,0 +1,245 @@
+"""Finds the values of many finders in a text.
+
+A first look says where each finder may find something (`sidecar.redaction.first_look`); here its
+pattern is tried there, and what matches is held against what else the finder asks for: a check, the
+words nearby, a narrower place within.
+
+A scanner keeps no state but the automata that RE2 builds as it goes.
+"""
+
+import random
+import re
+import string
+from collections.abc import Callable, Iterable, Iterator, Set
+
+import msgspec
+
+from sidecar.redaction.actions import Change
+from sidecar.redaction.detectors.base import Shape, Span
+from sidecar.redaction.first_look import FirstLook, Sought
+from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.nearby import REACH, Nearby
+from sidecar.redaction.patterns import NOTHING, Spans
+from sidecar.redaction.rules import Rule
+
+Near = tuple[Nearby, ...]
+Found = tuple[int, int, "Finder"]
+
+_UUID = re.compile(rb"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
+# How much longer than its literal a word nearby may be, in bytes.
+_LONGEST_WORD = 64
+# What detectors without a literal have in common; each is small alone.
+_FAMILIES = {
+    **dict.fromkeys(("card", "national-id", "coordinates"), "digits with a check"),
+    **dict.fromkeys(("us-ssn", "phone"), "digits"),
+    **dict.fromkeys(("iban", "crypto-wallet", "service-token"), "letters and digits"),
+    **dict.fromkeys(("ipv4", "ipv6", "mac"), "addresses"),
+}
+
+
+class Finder(msgspec.Struct, frozen=True, kw_only=True):
+    """One pattern of a rule.
+
+    Attributes:
+        rule: what it belongs to.
+        order: the rule's place among all.
+        search, match: the compiled pattern, as `searching` and `matching` return it.
+        group: the group of it that is the value.
+        sought: what the first look looks for.
+        narrow, valid: what a value must pass; see `Shape` and ``validate`` of a rule.
+        near: words that must stand near, all of them.
+        integers, spares_uuids: see `Detector`.
+        change: what is done with a value.
+        excepted: tells whether a value, in UTF-8, is left alone.
+        not_at: keys at which the rule does not hold.
+    """
+
+    rule: Rule
+    order: int
+    search: Callable[[bytes, int], Spans]
+    match: Callable[[bytes, int], Spans]
+    group: int
+    sought: Sought
+    narrow: Callable[[str], Span | None] | None
+    near: Near
+    valid: Callable[[str], bool] | None
+    integers: bool
+    spares_uuids: bool
+    change: Change
+    excepted: Callable[[bytes], bool] | None
+    not_at: KeyMatcher
+
+    def all(self, data: bytes, near: Near, begin: int = 0) -> Iterator[Span]:
+        """Yield where values stand in UTF-8 text from a place on, as offsets in bytes."""
+        while (spans := self.search(data, begin))[0] != NOTHING:
+            value = self._value(data, spans, near)
+            if value is not None and not self._excepts(data, value):
+                yield value
+            begin = self._behind(spans, value)
+
+    def at(self, data: bytes, place: int) -> Span | None:
+        """Return where a value stands whose pattern matches at a place."""
+        value = self._value(data, self.match(data, place), ())
+        return None if value is None or self._excepts(data, value) else value
+
+    def beside(self, data: bytes, words: Iterable[Span], near: Near) -> Iterator[Span]:
+        """Yield where values stand in the lines of some words, as far as words reach."""
+        begin, spans = 0, [NOTHING]
+        for word, word_end in words:
+            begin = max(begin, data.rfind(b"\n", begin, word) + 1)
+            reach = word_end + _LONGEST_WORD + REACH
+            while True:
+                if spans[0][0] < begin:
+                    spans = self.search(data, begin)
+                    if spans[0] == NOTHING:
+                        return
+                if spans[0][0] > reach:
+                    break
+                value = None
+                # Words before this one are out of reach.
+                if spans[0][1] + REACH >= word:
+                    value = self._value(data, spans, near)
+                    if value is not None and not self._excepts(data, value):
+                        yield value
+                begin = self._behind(spans, value)
+
+    def _behind(self, spans: Spans, value: Span | None) -> int:
+        """Return where to go on behind a match, of which something was a value or nothing."""
+        start, end = spans[self.group]
+        if value is not None:
+            # Not the end of the match: the character behind a value may stand before the next.
+            return value[1]
+        # Another value may begin inside what only looked like one, but not in what has no value.
+        return start + 1 if end > start else spans[0][1] + 1
+
+    def _excepts(self, data: bytes, value: Span) -> bool:
+        return self.excepted is not None and self.excepted(data[slice(*value)])
+
+    def _value(self, data: bytes, spans: Spans, near: Near) -> Span | None:
+        """Return what of a match is a value; None when nothing is."""
+        start, end = spans[self.group]
+        if end <= start:
+            return None
+        for words in near:
+            if not words(data, start, end):
+                return None
+        if self.narrow is not None or self.valid is not None:
+            text = data[start:end].decode(errors="replace")
+            span = (0, len(text)) if self.narrow is None else self.narrow(text)
+            if span is None or not (self.valid is None or self.valid(text[slice(*span)])):
+                return None
+            if span != (0, len(text)):
+                first, last = span
+                end = start + len(text[:last].encode())
+                start += len(text[:first].encode())
+        if self.spares_uuids and _in_uuid(data, start, end):
+            return None
+        return start, end
+
+
+def _in_uuid(data: bytes, start: int, end: int) -> bool:
+    """Tell whether a place touches a UUID."""
+    return any(
+        low + match.start() < end and start < low + match.end()
+        for low in (max(0, start - 37),)
+        for match in _UUID.finditer(data[low : end + 37])
+    )
+
+
+def sought(shape: Shape, keywords: list[str], detector: str) -> Sought:
+    """Return what to look for first: words that must stand near, if any, else the pattern."""
+    words = shape.near or keywords
+    if words:
+        return Sought(Nearby(words).pattern)
+    return Sought(shape.pattern, shape.lines, _FAMILIES.get(detector, ""))
+
+
+class Scanner:
+    """Looks for the values of all of some finders.
+
+    Raises:
+        re2.error: the patterns together need too much memory.
+    """
+
+    def __init__(self, finders: list[Finder]) -> None:
+        self.finders = finders
+        self._look = FirstLook([finder.sought for finder in finders])
+        self._warm()
+
+    def __call__(
+        self, text: str, skipped: Set[int] = frozenset(), near: dict[int, Near] | None = None
+    ) -> list[Found]:
+        """Return where values stand in a text, as offsets in characters, in no order.
+
+        Args:
+            text: any.
+            skipped: orders of rules that do not hold here.
+            near: finder index → the words that must still stand near, of those for which the name
+                of what holds the text has others.
+        """
+        data = text.encode()
+        places, everywhere = self._look(data)
+        if not places and not everywhere and not near:
+            return []
+        found: list[Found] = []
+        for index, words in (near or {}).items():
+            places.pop(index, None)
+            everywhere.discard(index)
+            finder = self.finders[index]
+            if finder.order not in skipped:
+                found += [(*span, finder) for span in finder.all(data, words)]
+        for index in everywhere:
+            finder = self.finders[index]
+            if finder.order in skipped:
+                continue
+            if finder.near:
+                words = finder.near[0].places(data)
+                found += [(*span, finder) for span in finder.beside(data, words, finder.near)]
+            else:
+                found += [(*span, finder) for span in finder.all(data, ())]
+        for index, at in places.items():
+            finder = self.finders[index]
+            if finder.order in skipped:
+                continue
+            if finder.near:
+                found += [(*span, finder) for span in finder.beside(data, sorted(at), finder.near)]
+                continue
+            behind = 0
+            for start, _ in sorted(at):
+                # What begins within a value is part of it.
+                if start >= behind and (span := finder.at(data, start)) is not None:
+                    found.append((*span, finder))
+                    behind = span[1]
+        return found if len(data) == len(text) or not found else _in_characters(data, found)
+
+    def _warm(self) -> None:
+        """Build automata before there is text, so that the first is not slower than others."""
+        draw = random.Random(1)
+        kinds = (_PRINTABLE, _BASE64, _NUMBERS, string.ascii_letters + " =:")
+        texts = ["".join(draw.choices(kind, k=_WARM_LENGTH)).encode() for kind in kinds]
+        literals = [literal for one in self._look.literals for literal in (one, b"=1 ")]
+        texts.append(b"".join(literals))
+        for text in texts:
+            self._look(text)
+        for finder in self.finders:
+            for text in texts:
+                finder.search(text[:_WARM_PATTERN], 0)
+
+
+# In bytes, of each kind: for what all texts go through, and for each pattern.
+_WARM_LENGTH, _WARM_PATTERN = 50_000, 1_000
+_PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
+_BASE64 = string.ascii_letters + string.digits + "+/"
+_NUMBERS = string.digits * 3 + " -.:+()/"
+
+
+def _in_characters(data: bytes, found: list[Found]) -> list[Found]:
+    """Turn offsets in bytes into offsets in characters."""
+    places = sorted({place for start, end, _ in found for place in (start, end)})
+    characters: dict[int, int] = {}
+    last = count = 0
+    for place in places:
+        count += len(data[last:place].decode(errors="replace"))
+        last = place
+        characters[place] = count
+    return [(characters[start], characters[end], finder) for start, end, finder in found]
