@@ -28,6 +28,7 @@ from sidecar.redaction.rules import (
     load_rules,
     read_rules,
 )
+from sidecar.redaction.validators import validator
 from sidecar.redaction.walk_json import redact_json
 from sidecar.redaction.walk_otlp import redact_otlp
 from sidecar.settings import default_rules_dir
@@ -141,6 +142,14 @@ def test_tables_name_all_parts_of_the_language() -> None:
     for signal in RULE_SIGNALS:
         assert f"`{signal}`" in GUIDE
     assert {"keys.ignore", "keys.allow"} <= {section.title for section in SECTIONS}
+
+
+def test_it_names_every_check() -> None:
+    with pytest.raises(ValueError, match="unknown check") as refused:
+        validator("none")
+    known = re.findall(r"there are (.*) and the numbers", str(refused.value))[0].split(", ")
+    (section,) = (s for s in SECTIONS if s.title == "validate")
+    assert set(known) <= set(code(section.text.rpartition("```")[2]))
 
 
 @pytest.mark.parametrize("row", table("action", "action"), ids=lambda row: row[0])
