@@ -61,7 +61,7 @@ FOUND = {
     "extended private key": base58check(0x04, bytes.fromhex("88ade4") + bytes(10) + PAYLOAD * 2),
 }
 
-PLACES = ["{}", "to={}&n=1", '{{"to": "{}"}}', "https://h/address/{}/txs", "sent to {}, ok"]
+PLACES = ["{}", "to={}&n=1", '{{"to":"{}"}}', "https://h/address/{}/txs", "sent to {}, ok"]
 
 
 @pytest.mark.parametrize("name", FOUND)

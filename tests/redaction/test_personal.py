@@ -21,7 +21,7 @@ FOUND = {
         ("ops@v2.example.com", "ops@v2.example.com"),
         ("ops@1und1.de", "ops@1und1.de"),
         ("ken.@example.jp", "ken.@example.jp"),
-        ('{"to":"carol@example.com"}', "carol@example.com"),
+        ('got {"to":"carol@example.com"}', "carol@example.com"),
     ],
     "us-ssn": [
         ("SSN 457-55-5462", "457-55-5462"),
@@ -88,7 +88,7 @@ FOUND = {
         ("born 1985-03-17", "1985-03-17"),
         ("Date of birth: 17/03/1985", "17/03/1985"),
         ("DOB 03.17.85", "03.17.85"),
-        ('{"birth_date":"1985-03-17T00:00:00Z"}', "1985-03-17T00:00:00Z"),
+        ('got {"birth_date":"1985-03-17T00:00:00Z"}', "1985-03-17T00:00:00Z"),
         ("she was born on March 17th, 1985 in Rome", "March 17th, 1985"),
         ("birthday is 17 March 1985", "17 March 1985"),
         ("geboren am 17. März 1985", "17. März 1985"),

@@ -23,7 +23,7 @@ FOUND = {
         (f"secret={BASE64}", BASE64),
         (f"secretKey: '{BASE64}'", BASE64),
         (f"the api key is {URL_SAFE}, keep it", URL_SAFE),
-        (f'{{"encryption_key": "{PADDED}"}}', PADDED),
+        (f'got {{"encryption_key": "{PADDED}"}}', PADDED),
         (f"{BASE64} is the new signing key", BASE64),
         (f"CLIENT_SECRET={URL_SAFE}", URL_SAFE),
         (f"credentials user:{BASE64}", BASE64),

@@ -14,11 +14,11 @@ FOUND = {
         ("codice fiscale RSSMRA85T10A562S,", "RSSMRA85T10A562S"),
         ("820.831.284-35", "820.831.284-35"),
         ("BSN: 707432649", "707432649"),
-        ('{"pesel":"02482778789"}', "02482778789"),
+        ('got {"pesel":"02482778789"}', "02482778789"),
     ],
     "passport": [
         ("passport no. C01X00T47", "C01X00T47"),
-        ('{"passportNumber": "123456789"}', "123456789"),
+        ('got {"passportNumber": "123456789"}', "123456789"),
         ("Reisepass C01X00T47", "C01X00T47"),
     ],
     "coordinates": [
@@ -28,7 +28,7 @@ FOUND = {
     ],
     "date-of-birth": [
         ("born 1985-03-17", "1985-03-17"),
-        ('{"dateOfBirth": "17/03/1985"}', "17/03/1985"),
+        ('got {"dateOfBirth": "17/03/1985"}', "17/03/1985"),
         ("geboren am 17. März 1985", "17. März 1985"),
     ],
     "high-entropy": [("secret=q7Rk2VbX9mT4sLz8WpE1nYc6D", "q7Rk2VbX9mT4sLz8WpE1nYc6D")],
