@@ -1,13 +1,15 @@
 """Tells in one look at many values which of them are clean.
 
 A look costs about as much for a short text as for a hundred, so lines, and the strings at one key
-of many JSON records, are looked at joined; only what may not be clean is then redacted alone. For
-that, what is joined must not read otherwise than alone:
+of many JSON records, are looked at joined; only what may not be clean is then redacted alone. That
+can be, since patterns look at one line at a time (`sidecar.redaction.patterns`). What does not is
+left to be redacted alone:
 
-- between two values stands what ends every word and every quotation, and what no value holds;
-- an encoding undone in one value could hide how another reads, and some encodings fill a whole
-  value: what may be encoded is left to be redacted alone;
-- rules that ask where a value begins or ends, or which value it is, are asked value by value.
+- what may be encoded, since one encoding undone could hide how another reads, and some fill a
+  whole value;
+- what stands at a key that a rule names, since such rules look at the value as a whole and at what
+  stands beside it;
+- everything, when a pattern of the folder looks at whole values.
 
 When in doubt a value is not called clean, which costs time and nothing else.
 """
@@ -25,18 +27,19 @@ import re2
 
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.keys import KeyMatcher
-from sidecar.redaction.nearby import Nearby
-from sidecar.redaction.redactor import MAX_KEY, Redactor
+from sidecar.redaction.patterns import looks_at_lines
+from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Rule, Rules
 from sidecar.redaction.walk_json import MAX_DEPTH
 
-_BETWEEN = "\n<>\"'\0\n"
+# A line of its own, which no value holds.
+_BETWEEN = "\n\0\n"
 # In characters. More at once is no faster, and all of it is gone through again when something is
 # found.
 _TOGETHER = 16384
 _ESCAPES = "%\\&"
-_ENCODED_LINE = re2.compile(r"(?m)^[ \t]*[\[{\"]|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
+_ENCODED_LINE = re2.compile(r"(?m)^[ \t]*[\[{\"]|^data:|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
 _ONE_WORD = re.compile(r"[0-9A-Za-z+/_-]{8,}={0,2}")
 # Characters without width, and halves of pairs, which are none; whatever else reads as another
 # character is told by its normal form.
@@ -44,14 +47,12 @@ _NO_CHARACTER = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff]"
 )
-_ANCHOR = re.compile(r"[$^]|\\[Az]")
-# What is written like an anchor and is none.
-_NO_ANCHOR = re.compile(r"\\[^Az]|\[\^")
 # Of six digits, a number is nothing that could be found.
 _LARGE = 10**6
 MAX_FIELDS = 4096
 MAX_KNOWN = 1024
 _LONGEST_KNOWN = 128
+_LONGEST_KEY = 256
 
 
 class CleanLook:
@@ -68,7 +69,6 @@ class CleanLook:
         self._audited = audited
         self._may_join = all(map(_may_be_joined, rules.rules))
         self._named = [KeyMatcher(rule.keys) for rule in rules.rules if rule.keys is not None]
-        self._words = [Nearby(words) for rule in rules.rules for words in _words(rule)]
         self._root = _Field("", plain=True)
         self._fields = 0
         self._waiting: list[_Field] = []
@@ -130,6 +130,8 @@ class CleanLook:
         """Return the indices of the decoded JSON records that may not be clean."""
         if self._fields > MAX_FIELDS:  # names come from outside; most logs have a few dozen
             self._root, self._fields = _Field("", plain=True), 0
+        if self._redactor.restricted:  # fields that are not allowed are to go
+            return set(range(len(values)))
         report = Report()
         unclean = {i for i, value in enumerate(values) if not self._is_clean(value, i, report)}
         for field in self._waiting:
@@ -195,12 +197,13 @@ class CleanLook:
         """Return what is known of a field of an object; None when its name is not clean."""
         report = Report()
         redactor = self._redactor
+        key = f"{field.key}.{name}" if field.key else name
+        if len(key) > _LONGEST_KEY:
+            return None
         if redactor.name(name, report) is not name or (self._audited and report.audited):
             return None
-        key = f"{field.key}.{name}"[-MAX_KEY:] if field.key else name
         plain = not (
             any(named(key) for named in self._named)
-            or any(words.in_key(key) for words in self._words)
             or redactor.container(key, report, {}, "") is not True
             or redactor.number(0, key, report, {}) != 0
         )
@@ -214,7 +217,7 @@ class _Field:
 
     Attributes:
         key: its dotted name.
-        plain: no rule treats values at this key otherwise than text that stands nowhere.
+        plain: no rule names it.
         inner: the fields of objects at this key, by name.
         known: strings that are clean here.
         strings: those that wait to be looked at, and ``owners`` the records that they are of.
@@ -279,7 +282,7 @@ def _is_plain(value: str) -> bool:
     return (
         not any(escape in value for escape in _ESCAPES)
         and "\0" not in value
-        and not bare.startswith(("{", "[", '"'))
+        and not bare.startswith(("{", "[", '"', "data:"))
         and _reads_as_written(value)
         and not (_ONE_WORD.fullmatch(bare) and _is_text_in_base64(bare))
     )
@@ -306,26 +309,9 @@ def _is_text_in_base64(word: str) -> bool:
 def _may_be_joined(rule: Rule) -> bool:
     """Tell whether a rule finds in joined values what it finds in each of them.
 
-    A pattern of the operator's may reach over what stands between two values. That does no harm
-    where what it finds is then changed, since that shows.
+    What a detector finds over several lines, a private key, does no harm: that it is changed shows.
     """
-    if rule.pattern is None:
-        return True
-    anchors = _ANCHOR.findall(_NO_ANCHOR.sub("", rule.pattern))
-    at_lines = rule.pattern.startswith("(?m)") and not {r"\A", r"\z"}.intersection(anchors)
-    mask = rule.action.mask
-    changes = rule.action.sanitize is None and (
-        mask is None
-        or (mask.keep_first + mask.keep_last < len(_BETWEEN) and mask.char not in _BETWEEN)
-    )
-    return (at_lines or not anchors) and changes and not rule.except_.values
-
-
-def _words(rule: Rule) -> Iterator[list[str] | tuple[str, ...]]:
-    """Yield the words that a rule wants near a value, in text or in the name of a field."""
-    if rule.keywords:
-        yield rule.keywords
-    if rule.find is not None:
-        for shape in DETECTORS[rule.find].shapes:
-            if shape.near:
-                yield shape.near
+    if rule.pattern is not None:
+        return looks_at_lines(rule.pattern)
+    shapes = DETECTORS[rule.find].shapes if rule.find is not None else ()
+    return not rule.except_.values or all(shape.lines for shape in shapes)

@@ -14,7 +14,7 @@ from sidecar.redaction.report import Report
 from sidecar.redaction.rules import load_rules
 from sidecar.redaction.walk_json import redact_json
 from sidecar.settings import default_rules_dir
-from tests.commands.streams import json_values, texts
+from tests.commands.streams import BEGIN, END, json_values, texts
 
 SHIPPED = Engine(load_rules(default_rules_dir()))
 REDACTOR = SHIPPED.redactor("http")
@@ -77,12 +77,19 @@ def test_clean_values_are_called_clean() -> None:
     assert look.unclean_records(records) == set()
 
 
-def test_what_fills_a_value_is_told_by_a_word_in_its_key() -> None:
-    """Joined with others, no value is filled; the look relies on such shapes to want a word."""
-    for detector in DETECTORS.values():
-        for shape in detector.shapes:
-            if shape.pattern.startswith("^") and shape.pattern.endswith("$"):
-                assert shape.near, f"a shape of {detector.name} fills a value and wants no word"
+def test_what_fills_a_value_is_found_at_its_key() -> None:
+    look = CleanLook(REDACTOR, SHIPPED.rules, audited=False)
+    records = [{"born": "in the spring"}, {"date of birth": "10/04/1984"}, {"born": "yes"}]
+    assert look.unclean_records(records) == {1}
+
+
+def test_only_what_is_allowed_is_clean(tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(
+        "version: 1\nrules:\n  - {id: mail, find: email}\nkeys: {allow: [level]}\n"
+    )
+    engine = Engine(load_rules(tmp_path))
+    look = CleanLook(engine.redactor("http"), engine.rules, audited=False)
+    assert look.unclean_records([{"other": "value"}]) == {0}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +101,8 @@ def test_what_fills_a_value_is_told_by_a_word_in_its_key() -> None:
         ("{id: x, pattern: 'id=[^,]+', except: {values: ['plain']}}", "id=7"),
         ("{id: x, pattern: 'id=[^,]+', action: {mask: {keep_last: 100}}}", "id=7" + "x" * 100),
         ("{id: x, pattern: '(?s)SELECT.*;', action: {sanitize: sql}}", "SELECT 'a' ;"),
+        ("{id: x, find: private-key, except: {values: ['plain']}}", f"{BEGIN}\n{END}"),
+        ("{id: x, find: private-key}", f"{BEGIN}\nand so on"),
         ("{id: x, pattern: 'secret', mode: audit}", "a secret"),
         ("{id: x, pattern: 'secret', action: {drop_record: {}}}", "a secret"),
         ("{id: x, pattern: 'number [0-9]+', keywords: [staff]}", "staff number 12"),
