@@ -9,6 +9,9 @@ dot itself, against the last part of the name.
 import re
 from fnmatch import translate
 
+# Of a longer key only the end is known to rules.
+MAX_KEY = 256
+
 _IGNORED = re.compile(r"[_\-\s]+")
 
 

@@ -16,30 +16,33 @@ import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 import msgspec
 import re2
 
 from sidecar.redaction.actions import DropRecordError
+from sidecar.redaction.base64_text import as_base64
 from sidecar.redaction.compiled import KeyRule, Siblings, compile_key_rule
 from sidecar.redaction.detectors.base import Span
-from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.keys import MAX_KEY, KeyMatcher
 from sidecar.redaction.patterns import options
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Keys, Rule
 from sidecar.redaction.scanner import Finder, Found, Near, Scanner
 from sidecar.redaction.views import View, escapes, may_be_encoded, percent_encode, views
+from sidecar.redaction.walk_json import holds_json, json_edits, quote_bare
 
 # What findings say of fields that the folder does not allow; no rule can be called so.
 NOT_ALLOWED = "keys.allow"
+# JSON in a string in JSON, base64 of base64: so deep is looked into strings.
+_MAX_LEVELS = 8
 # Values that touch each other are freed one by one.
 _MAX_PASSES = 256
 # A placeholder is longer than what it replaces, but not by this much.
 _MAX_GROWTH = 32
 _MAX_PLANS = 4096
-# Of a longer key only the end is known to rules.
-MAX_KEY = 256
 # Of numbers, these may be a card.
 _CARD_LIKE = re.compile(r"-?[0-9]{15,16}")
 # What is left alone at an ignored key: a span id, a trace id, a UUID. Anything else is looked at.
@@ -73,7 +76,7 @@ class _Edit(msgspec.Struct, frozen=True):
     start: int
     end: int
     text: str
-    rule: Rule
+    rule: Rule | None = None
 
     def begin(self) -> int:
         return self.start
@@ -89,15 +92,20 @@ class _Plan(msgspec.Struct, frozen=True):
     near: dict[int, Near]
 
 
-class _Where(msgspec.Struct, frozen=True):
-    """Where a text stands, and what is to be said of it."""
+class _Where(msgspec.Struct):
+    """Where a text stands, and what is to be said of it.
+
+    ``origin`` is where all findings are said to be, ``in_url`` whether what is written is to be
+    percent-encoded; ``trail`` has what was changed already.
+    """
 
     plan: _Plan
     key: str
     report: Report
     pointer: str
-    in_url: bool
-    origin: Span | None
+    in_url: bool = False
+    origin: Span | None = None
+    trail: "list[list[_Edit]]" = []
 
 
 class Redactor:
@@ -138,6 +146,7 @@ class Redactor:
         ]
         self._scanner = scanner
         self._integers = [finder for finder in scanner.finders if finder.integers]
+        self._level = 0
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
 
@@ -155,7 +164,7 @@ class Redactor:
             self._auditor.audit(Redactor.name, name, report, pointer)
         if name in self._clean_names:
             return name
-        changed = self._text(name, self._plan(""), "", report, pointer)
+        changed = self._text(name, _Where(self._plan(""), "", report, pointer))
         if changed == name and len(name) <= MAX_KEY:
             if len(self._clean_names) >= _MAX_PLANS:
                 self._clean_names.clear()
@@ -187,16 +196,17 @@ class Redactor:
         if not text or (plan.ignored and _ID.fullmatch(text)):
             return text
         rule = self._key_rule(plan, siblings, text)
+        where = _Where(plan, key, report, pointer)
         if rule is None:
-            return self._text(text, plan, key, report, pointer)
+            return self._content(text, where)
         changed = self._by_key(rule, text, key, report, pointer)
         if changed is None:
             return None
         if rule.rule.action.replace is not None:
             return changed
-        in_url = rule.rule.action.sanitize == "url"
-        whole = (0, len(text)) if changed != text else None
-        return self._text(changed, plan, key, report, pointer, in_url=in_url, origin=whole)
+        where.in_url = rule.rule.action.sanitize == "url"
+        where.origin = (0, len(text)) if changed != text else None
+        return self._text(changed, where)
 
     def number(
         self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""
@@ -301,23 +311,50 @@ class Redactor:
                 return rule
         return None
 
-    def _text(
-        self,
-        text: str,
-        plan: _Plan,
-        key: str,
-        report: Report,
-        pointer: str,
-        *,
-        in_url: bool = False,
-        origin: Span | None = None,
-    ) -> str:
-        """Redact the lines of a text; ``origin`` is where findings are reported."""
+    def _content(self, text: str, where: "_Where") -> str:
+        """Redact what a string holds as what it is, and then its text."""
+        if self._level == _MAX_LEVELS:
+            return self._text(text, where)
+        if holds_json(text):
+            return self._json(text, where)
+        if (encoded := as_base64(text)) is not None:
+            inner = self._inner()
+            noted = Report(detailed=where.report.detailed)
+            plain = inner._content(encoded.plain, _Where(where.plan, where.key, noted, ""))
+            where.report.within(noted, where.pointer, len(text))
+            if plain is not encoded.plain:
+                text = encoded.write(plain)
+        return self._text(text, where)
+
+    def _json(self, text: str, where: "_Where") -> str:
+        """Redact what may be JSON in a string; then what comes out is JSON again."""
+        noted = Report(detailed=where.report.detailed)
+        changes = json_edits(text, where.key, self._inner(), noted)
+        if changes is None:
+            return self._text(text, where)
+        where.report.at(noted, where.pointer)
+        if changes:
+            edits = [_Edit(*change) for change in changes]
+            where.trail = [edits]
+            text = _apply(text, edits)
+        # For what only the text around a value tells.
+        redacted = self._text(text, where)
+        return redacted if redacted is text else quote_bare(redacted, self._written)
+
+    def _inner(self) -> "Redactor":
+        """Return this for what stands within a string, of which the auditor knows already."""
+        inner = copy(self)
+        inner._auditor = None
+        inner._level += 1
+        return inner
+
+    def _text(self, text: str, where: "_Where") -> str:
+        """Redact the lines of a text."""
+        plan = where.plan
         found = self._scanner(text, plan.skipped, plan.near)
         encoded = may_be_encoded(text)
         if not found and not encoded:
             return text
-        where = _Where(plan, key, report, pointer, in_url, origin)
         if "\n" not in text:
             return self._settle(text, found, where, 0)
         pieces: list[str] = []
@@ -350,7 +387,8 @@ class Redactor:
                 start, end = where.origin or (0, 0)
                 if where.origin is None and where.report.detailed:
                     start, end = _origin(edit.start, edit.end, trail)
-                    start, end = start + offset, end + offset
+                    start, end = _origin(start + offset, end + offset, where.trail)
+                assert edit.rule is not None, "what a rule found"
                 where.report.add(edit.rule.id, where.key, start, end, where.pointer)
             trail.append(edits)
             text = _apply(text, edits)

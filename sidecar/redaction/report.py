@@ -58,6 +58,20 @@ class Report:
         self.audited.update(other.counts)
         self.findings.extend(other.findings)
 
+    def at(self, other: "Report", path: str) -> None:
+        """Add the findings of another report as those in the string at a path."""
+        self.counts.update(other.counts)
+        self.fields.update(other.fields)
+        for finding in other.findings:
+            self.findings.append(Finding(finding.rule, finding.start, finding.end, path))
+
+    def within(self, other: "Report", path: str, length: int) -> None:
+        """Add the findings of another report, made of what one string of this length holds."""
+        self.counts.update(other.counts)
+        self.fields.update(other.fields)
+        for finding in other.findings:
+            self.findings.append(Finding(finding.rule, 0, length, path))
+
     def add(self, rule: str, key: str, start: int, end: int, pointer: str) -> None:
         """Note one finding."""
         self.counts[key, rule] += 1

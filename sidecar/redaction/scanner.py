@@ -193,8 +193,8 @@ class Scanner:
             if finder.order in skipped:
                 continue
             if finder.near:
-                words = finder.near[0].places(data)
-                found += [(*span, finder) for span in finder.beside(data, words, finder.near)]
+                nearby = finder.near[0].places(data)
+                found += [(*span, finder) for span in finder.beside(data, nearby, finder.near)]
             else:
                 found += [(*span, finder) for span in finder.all(data, ())]
         for index, at in places.items():

@@ -15,7 +15,8 @@ from google.protobuf.message import Message
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import Siblings
-from sidecar.redaction.redactor import MAX_KEY, Redactor
+from sidecar.redaction.keys import MAX_KEY
+from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
 
 _log = structlog.get_logger(__name__)
@@ -196,11 +197,14 @@ class _Walk:
         for field in shape.texts:
             self._text(message, field, report)
         for field in shape.attributes:
-            self._attributes(getattr(message, field.name), "", report)
+            restricted = self._redactor.restricted
+            self._attributes(getattr(message, field.name), "", report, restricted)
         for field in shape.values:
             if message.HasField(field.name):
                 value = getattr(message, field.name)
-                if not self._value(value, field.key, {}, report):
+                # A body is no attribute, but the fields of a structured one are.
+                restricted = self._redactor.restricted and value.HasField("kvlist_value")
+                if not self._value(value, field.key, {}, report, restricted):
                     message.ClearField(field.name)
         for field in shape.messages:
             if field.has_records:
@@ -224,7 +228,8 @@ class _Walk:
             if changed is not item:
                 text[index] = changed or ""
 
-    def _attributes(self, attributes: Any, prefix: str, report: Report) -> None:
+    def _attributes(self, attributes: Any, prefix: str, report: Report, restricted: bool) -> None:
+        """Redact attributes; ``restricted`` says that only those which are allowed stay."""
         siblings = {item.key: _scalar(item.value) for item in attributes}
         gone = []
         for index, item in enumerate(attributes):
@@ -233,15 +238,24 @@ class _Walk:
             if shown is not name:
                 item.key = shown
             key = f"{prefix}.{shown}"[-MAX_KEY:] if prefix else shown
-            if not self._value(item.value, key, siblings, report):
+            within = restricted and not self._redactor.allows(key)
+            if not self._value(item.value, key, siblings, report, within):
                 gone.append(index)
         for index in reversed(gone):
             del attributes[index]
 
-    def _value(self, value: Any, key: str, siblings: Siblings, report: Report) -> bool:
-        """Redact one AnyValue at a key; tell whether it stays."""
+    def _value(
+        self, value: Any, key: str, siblings: Siblings, report: Report, restricted: bool
+    ) -> bool:
+        """Redact one AnyValue at a key; tell whether it stays.
+
+        ``restricted`` says that the key is not allowed, and that only what is allowed within stays.
+        """
         kind = value.WhichOneof("value")
         redactor = self._redactor
+        if restricted and kind not in {"array_value", "kvlist_value"}:
+            redactor.removed(key, report)
+            return False
         if kind == "string_value":
             text = value.string_value
             changed: Any = redactor.string(text, key, report, siblings)
@@ -259,19 +273,33 @@ class _Walk:
             if isinstance(changed, str):
                 value.string_value = changed
             elif changed:
-                self._items(value, cast(str, kind), key, siblings, report)
+                self._items(value, cast(str, kind), key, siblings, report, restricted)
+                # Nothing in it was allowed.
+                return not restricted or bool(getattr(value, cast(str, kind)).values)
         elif kind in {None, "string_value_strindex"}:  # nothing, or a number
             return True
         else:
             raise ValueError("an attribute of a kind that this version does not know")
         return changed is not None
 
-    def _items(self, value: Any, kind: str, key: str, siblings: Siblings, report: Report) -> None:
+    def _items(
+        self,
+        value: Any,
+        kind: str,
+        key: str,
+        siblings: Siblings,
+        report: Report,
+        restricted: bool,
+    ) -> None:
         if kind == "kvlist_value":
-            self._attributes(value.kvlist_value.values, key, report)
+            self._attributes(value.kvlist_value.values, key, report, restricted)
             return
         items = value.array_value.values
-        gone = [i for i, item in enumerate(items) if not self._value(item, key, siblings, report)]
+        gone = [
+            index
+            for index, item in enumerate(items)
+            if not self._value(item, key, siblings, report, restricted)
+        ]
         for index in reversed(gone):
             del items[index]
 
