@@ -1,12 +1,10 @@
-"""Tells in one look at many values which of them are clean.
+"""Tells in one look at many values which of them are clean, and what becomes of the others.
 
 A look costs about as much for a short text as for a hundred, so lines, and the strings at one key
-of many JSON records, are looked at joined; only what may not be clean is then redacted alone. That
-can be, since patterns look at one line at a time (`sidecar.redaction.patterns`). What does not is
-left to be redacted alone:
+of many JSON records, are looked at joined. That can be, since the engine takes a text line by line
+(`sidecar.redaction.patterns`). What it looks at as a whole is left to be redacted alone:
 
-- what may be encoded, since one encoding undone could hide how another reads, and some fill a
-  whole value;
+- what may be JSON or base64 from end to end;
 - what stands at a key that a rule names, since such rules look at the value as a whole and at what
   stands beside it;
 - everything, when a pattern of the folder looks at whole values.
@@ -17,7 +15,6 @@ When in doubt a value is not called clean, which costs time and nothing else.
 import binascii
 import codecs
 import re
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -38,15 +35,10 @@ _BETWEEN = "\n\0\n"
 # In characters. More at once is no faster, and all of it is gone through again when something is
 # found.
 _TOGETHER = 16384
-_ESCAPES = "%\\&"
-_ENCODED_LINE = re2.compile(r"(?m)^[ \t]*[\[{\"]|^data:|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
+# Where a value may be JSON or base64.
+_WHOLE_LINE = re2.compile(r"(?m)^[ \t\r]*[\[{]|^data:|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
 _ONE_WORD = re.compile(r"[0-9A-Za-z+/_-]{8,}={0,2}")
-# Characters without width, and halves of pairs, which are none; whatever else reads as another
-# character is told by its normal form.
-_NO_CHARACTER = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff]"
-)
+_HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 # Of six digits, a number is nothing that could be found.
 _LARGE = 10**6
 MAX_FIELDS = 4096
@@ -67,7 +59,7 @@ class CleanLook:
     def __init__(self, redactor: Redactor, rules: Rules, *, audited: bool) -> None:
         self._redactor = redactor
         self._audited = audited
-        self._may_join = all(map(_may_be_joined, rules.rules))
+        self._may_join = all(map(_looks_at_lines, rules.rules))
         self._named = [KeyMatcher(rule.keys) for rule in rules.rules if rule.keys is not None]
         self._root = _Field("", plain=True)
         self._fields = 0
@@ -83,48 +75,46 @@ class CleanLook:
             count += 1 + len(field.known)
         return count
 
-    def unclean(self, values: Sequence[str], key: str = "") -> set[int]:
-        """Return the indices of the values that may not be clean, at a key that no rule names."""
+    def changes(self, values: Sequence[str], key: str = "") -> dict[int, str | None]:
+        """Look at values at a key that no rule names.
+
+        Returns:
+            For each that is not clean, its index and what becomes of it; None when it is to be
+            redacted alone to know that.
+        """
         if not self._may_join:
-            return set(range(len(values)))
-        unclean: set[int] = set()
+            return dict.fromkeys(range(len(values)))
+        changes: dict[int, str | None] = {}
         for start, end in _runs(values):
-            unclean.update(start + index for index in self._unclean(values[start:end], key))
-        return unclean
+            run = values[start:end]
+            changes.update((start + index, new) for index, new in self._changes(run, key).items())
+        return changes
 
-    def _unclean(self, values: Sequence[str], key: str) -> set[int]:
+    def _changes(self, values: Sequence[str], key: str) -> dict[int, str | None]:
         joined = _BETWEEN.join(values)
-        if "+" not in joined and _are_plain(joined, len(values)):
-            return self._look(values, range(len(values)), key)
-        plain = [index for index, value in enumerate(values) if _is_plain(value)]
-        unclean = set(range(len(values))).difference(plain)
-        # What reads with a blank for `+` as well takes several times as long.
-        for has_plus in (False, True):
-            places = [index for index in plain if ("+" in values[index]) == has_plus]
-            if places:
-                unclean |= self._look(values, places, key)
-        return unclean
-
-    def _look(self, values: Sequence[str], places: Sequence[int], key: str) -> set[int]:
-        """Look at the values at some places, joined; return where they may not be clean."""
-        joined = _BETWEEN.join(values[place] for place in places)
+        places: Sequence[int] = range(len(values))
+        if not _may_be_joined(joined, len(values)):
+            places = [index for index in places if _is_plain(values[index])]
+            joined = _BETWEEN.join(values[place] for place in places)
+        alone = dict.fromkeys(set(range(len(values))).difference(places))
         report = Report(detailed=self._audited)
         try:
             changed = self._redactor.string(joined, key, report, {})
         except Exception:
-            return set(places)
-        unclean = set()
-        if changed is not joined:
-            parts = (changed or "").split(_BETWEEN)
-            if len(parts) != len(places):
-                return set(places)
-            unclean = {i for i, part in zip(places, parts, strict=True) if part != values[i]}
+            return dict.fromkeys(range(len(values)))
         if report.findings:
             ends = list(accumulate(len(values[place]) + len(_BETWEEN) for place in places))
             for found in report.findings:
                 first, last = bisect_right(ends, found.start), bisect_right(ends, found.end)
-                unclean.update(places[first : last + 1])
-        return unclean
+                alone.update(dict.fromkeys(places[first : last + 1]))
+        if changed is joined:
+            return alone
+        parts = (changed or "").split(_BETWEEN)
+        if len(parts) != len(places):
+            return dict.fromkeys(range(len(values)))
+        different = {i: new for i, new in zip(places, parts, strict=True) if new != values[i]}
+        # Who asks for findings is to get them of each value.
+        return alone | (dict.fromkeys(different) if self._audited else different)
 
     def unclean_records(self, values: Sequence[Any]) -> set[int]:
         """Return the indices of the decoded JSON records that may not be clean."""
@@ -135,7 +125,7 @@ class CleanLook:
         report = Report()
         unclean = {i for i, value in enumerate(values) if not self._is_clean(value, i, report)}
         for field in self._waiting:
-            found = self.unclean(field.strings, field.key)
+            found = set(self.changes(field.strings, field.key))
             unclean.update(field.owners[index] for index in found)
             field.remember(found)
         self._waiting.clear()
@@ -265,32 +255,23 @@ def _runs(values: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield start, len(values)
 
 
-def _are_plain(joined: str, count: int) -> bool:
-    """Tell whether none of some values can be read in another way than it is written."""
+def _may_be_joined(joined: str, count: int) -> bool:
+    """Tell whether none of some values is to be looked at alone."""
     return (
-        not any(escape in joined for escape in _ESCAPES)
-        and joined.count("\0") < count
-        and _reads_as_written(joined)
-        and _ENCODED_LINE.search(joined) is None
+        joined.count("\0") < count
+        and (joined.isascii() or _HALF_OF_A_PAIR.search(joined) is None)
+        and _WHOLE_LINE.search(joined) is None
     )
 
 
 def _is_plain(value: str) -> bool:
+    """Tell whether a value may be looked at with others."""
     if _ONE_WORD.fullmatch(value):
         return not _is_text_in_base64(value)
-    bare = value.strip()
     return (
-        not any(escape in value for escape in _ESCAPES)
-        and "\0" not in value
-        and not bare.startswith(("{", "[", '"', "data:"))
-        and _reads_as_written(value)
-        and not (_ONE_WORD.fullmatch(bare) and _is_text_in_base64(bare))
-    )
-
-
-def _reads_as_written(text: str) -> bool:
-    return text.isascii() or (
-        unicodedata.is_normalized("NFKC", text) and _NO_CHARACTER.search(text) is None
+        "\0" not in value
+        and (value.isascii() or _HALF_OF_A_PAIR.search(value) is None)
+        and not value.lstrip().startswith(("{", "[", "data:"))
     )
 
 
@@ -306,7 +287,7 @@ def _is_text_in_base64(word: str) -> bool:
     return True
 
 
-def _may_be_joined(rule: Rule) -> bool:
+def _looks_at_lines(rule: Rule) -> bool:
     """Tell whether a rule finds in joined values what it finds in each of them.
 
     What a detector finds over several lines, a private key, does no harm: that it is changed shows.

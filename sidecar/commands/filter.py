@@ -124,13 +124,27 @@ class Filter:
         bodies = text.removesuffix("\n").split("\n")
         if "\r" in text:
             bodies = [body.removesuffix("\r") for body in bodies]
-        unclean = self._clean.unclean(bodies)
-        if not unclean:
+        changes = self._clean.changes(bodies)
+        if not changes:
             return self._as_it_is(raw)
-        return b"".join(
-            self._value(line) if index in unclean else self._as_it_is(line)
-            for index, line in enumerate(lines(raw))
-        )
+        written = lines(raw)
+        for index, line in enumerate(written):
+            if index not in changes:
+                self._as_it_is(line)
+            elif (changed := changes[index]) is None:
+                written[index] = self._value(line)
+            else:
+                written[index] = self._changed(line, len(bodies[index].encode()), changed)
+        return b"".join(written)
+
+    def _changed(self, line: bytes, length: int, changed: str) -> bytes:
+        """Return what is written for a line of which is known what becomes of it."""
+        self._as_it_is(line)
+        try:
+            return self._settled(changed.encode()) + line[length:]
+        except Exception as error:
+            self._left_out(error, Report())
+            return b""
 
     def _undecoded(self, raw: bytes) -> Iterator[bytes]:
         """Redact lines of which some are no UTF-8."""
@@ -165,12 +179,16 @@ class Filter:
         if changed is text:
             return body
         written = (changed or "").encode()
-        # What comes out must come out again as it is, though it reads otherwise now.
+        # What comes out must come out again as it is, though it is many values now.
         if b"\n" in body:
             parts = written.split(b"\n") if b"PRIVATE KEY" not in written else []
             again = [self._line(part.removesuffix(b"\r"), Report()) for part in parts]
             ends = [b"\r" * part.endswith(b"\r") for part in parts]
             return b"\n".join(map(bytes.__add__, again, ends)) if parts else written
+        return self._settled(written)
+
+    def _settled(self, written: bytes) -> bytes:
+        """Return a line as it comes out again when it is redacted again: it may be JSON now."""
         if self._finds_json and (value := decode(written)) is not NO_JSON:
             return msgspec.json.encode(self._json(value, Report()))
         return written

@@ -122,7 +122,8 @@ class Splitter:
         if self._is_document is False and (end or b"\n" in data):
             yield from self._take_lines(end)
         elif self._is_document is not False and len(self._waiting) > self._max_piece:
-            raise self._too_long("JSON document")
+            blank = _NO_BLANK.search(self._waiting) is None
+            raise self._too_long("line" if blank and self._form != "json" else "JSON document")
         elif self._is_document and end:
             raw = bytes(self._waiting)
             self._waiting.clear()
@@ -150,9 +151,12 @@ class Splitter:
                 del self._waiting[: len(_BYTE_ORDER_MARK)]
                 yield Piece("blank", _BYTE_ORDER_MARK)
         if blank := _BLANK_LINES.match(self._waiting):
-            lines = blank.group()
-            del self._waiting[: len(lines)]
-            yield Piece("blank", bytes(lines))
+            taken = bytes(blank.group())
+            too_long = self._first_too_long(taken)
+            yield Piece("blank", taken[:too_long])
+            if too_long is not None:
+                raise self._too_long("JSON document" if self._form == "json" else "line")
+            del self._waiting[: len(taken)]
 
     def _decide(self, end: bool) -> bool | None:
         """Tell whether the input is one JSON document; None while that cannot be told.
@@ -163,11 +167,13 @@ class Splitter:
         """
         if not self._begun:
             return None
-        if self._form != "auto":
-            return self._form == "json"
+        if self._form in ("text", "ndjson"):
+            return False
         first = _NO_BLANK.search(self._waiting)
         if first is None:
-            return False if end else None
+            return self._form == "json" if end else None
+        if self._form == "json":
+            return True
         if first.group() not in (b"{", b"["):
             return False
         too_long = len(self._waiting) > self._max_piece

@@ -17,6 +17,7 @@ rules:
   - {id: user, keys: [user_id]}
   - {id: key, find: private-key}
   - {id: mail, find: email}
+  - {id: staff, pattern: 'E-[0-9]{6}', action: {replace: {with: '0'}}}
   - {id: spin, pattern: endless, action: {replace: {with: endless-endless}}}
   - {id: gone, pattern: TOPSECRET, action: {drop_record: {}}}
 """
@@ -65,7 +66,12 @@ class Run:
         (b'{ "n": 1.50, "s": "\\u0041" }\n', b'{ "n": 1.50, "s": "\\u0041" }\n'),
         (b' {"user_id": "bob", "n": 1}\r\n', b' {"user_id":"[REDACTED_USER]","n":1}\r\n'),
         (b'{"user_id": "bob", "n": NaN}', b'{"user_id":"[REDACTED_USER]","n":null}'),
+        # What is JSON once it is redacted is redacted as JSON, as it would be the next time.
+        (b'{"user_id": "bob", "n": E-123456}\n', b'{"user_id":"[REDACTED_USER]","n":0}\n'),
         (f"see {KEY}end\n".encode(), b"see [REDACTED_KEY]\nend\n"),
+        # As UTF-8 and as Latin-1: what is found in either reading goes.
+        ("\uff41@example.com ".encode() + b"\xff\n", b"[REDACTED_MAIL] \xff\n"),
+        (b"andr\xe9@example.com\n", b"[REDACTED_MAIL]\n"),
         (f"see \xff{KEY}end\n".encode("latin-1"), b"see \xff[REDACTED_KEY]\nend\n"),
     ],
 )

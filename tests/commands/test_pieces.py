@@ -164,6 +164,8 @@ def test_a_format_that_is_named_is_taken(
         ("auto", b"{\n" + b" " * 99, "a JSON document is longer than 100 bytes"),
         ("json", b" " * 101, "a JSON document is longer than 100 bytes"),
         ("text", "text".encode("utf-16"), "this is UTF-16 text"),
+        ("auto", b"\n" + b" " * 101 + b"\n[]", "a line is longer than 100 bytes"),
+        ("json", b"\n" + b" " * 101 + b"\n[]", "a JSON document is longer than 100 bytes"),
         ("auto", b"\x1f\x8b\x08\x00", "this is compressed with gzip"),
     ],
 )

@@ -18,7 +18,7 @@ rules:
   - {id: user, keys: [user_id]}
   - {id: key, find: private-key}
   - {id: mail, find: email}
-  - {id: ip, find: ipv4, action: {replace: {with: '0'}}}
+  - {id: ip, find: ipv4}
   - {id: password, find: password-pair}
   - {id: note, pattern: 'pag[^,]', mode: audit}
 """
