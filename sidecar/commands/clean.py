@@ -36,8 +36,8 @@ _BETWEEN = "\n\0\n"
 # found.
 _TOGETHER = 16384
 # Where a value may be JSON or base64.
-_WHOLE_LINE = re2.compile(r"(?m)^[ \t\r]*[\[{]|^data:|^[0-9A-Za-z+/_-]{8,}={0,2}\r?$")
-_ONE_WORD = re.compile(r"[0-9A-Za-z+/_-]{8,}={0,2}")
+_WHOLE_LINE = re2.compile(r"(?m)^[ \t\r]*[\[{]|^data:|^[0-9A-Za-z+/_-]{8,}(?:=|%3[Dd]){0,2}\r?$")
+_ONE_WORD = re.compile(r"[0-9A-Za-z+/_-]{8,}(?:=|%3[Dd]){0,2}")
 _HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")
 # Of six digits, a number is nothing that could be found.
 _LARGE = 10**6
