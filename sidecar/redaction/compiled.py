@@ -12,6 +12,7 @@ from sidecar.redaction.detectors.base import Detector, Shape
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.nearby import Nearby
 from sidecar.redaction.patterns import (
+    NOTHING,
     compile_pattern,
     looks_at_lines,
     matching,
@@ -140,5 +141,6 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
 def _any_of(patterns: list[str]) -> Callable[[bytes], bool] | None:
     if not patterns:
         return None
-    search = re2.compile("|".join(f"(?:{pattern})" for pattern in patterns), options()).search
-    return lambda text: search(text) is not None
+    together = "|".join(f"(?:{pattern})" for pattern in patterns)
+    search = searching(re2.compile(together, options()))
+    return lambda text: search(text, 0)[0] != NOTHING

@@ -1,32 +1,23 @@
 """Where any of many patterns may match a text: one look, whatever their number.
 
 All literals that patterns begin with or contain (`sidecar.redaction.patterns`) are looked for at
-once. A pattern that begins with a literal is to be tried only where that stands; one that contains
-a literal is to be searched for only in a text that holds it. The few without a literal, digits in
-groups mostly, share a `Set` with others of their kind. They are not put into one: the automaton of
-a `Set` has a state for each combination of what its patterns are at, and explodes on high-entropy
-text when many are under way at a time. For the same reason no pattern of an operator is put there.
+once, by an Aho-Corasick automaton. A pattern that begins with a literal is to be tried only where
+that stands; one that contains a literal is to be searched for only in a text that holds it. The few
+without a literal, digits in groups mostly, are searched for together with others of their family,
+and tried where any of it matches. They are not put into one: an automaton has a state for each
+combination of what its patterns are at, and explodes on high-entropy text when many are under way
+at a time. For the same reason no pattern of an operator is put there.
 
 The look never passes over a place at which a pattern matches; it may name too many.
 """
 
-from collections.abc import Callable, Iterable
+import re
 from functools import lru_cache
 
 import msgspec
-import re2
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from sidecar.redaction.patterns import (
-    NOTHING,
-    Lead,
-    Spans,
-    compile_pattern,
-    leads,
-    marks,
-    options,
-    searching,
-    set_of,
-)
+from sidecar.redaction.patterns import Lead, Search, any_of, compile_pattern, leads, marks
 
 # A pattern that may begin at more places, or at more than one in so many bytes, is cheaper searched
 # for in the whole text.
@@ -34,12 +25,11 @@ _MOST_PLACES, _BYTES_FOR_A_PLACE = 64, 256
 # Where no match begins, where it begins with the literal, with the character before, with either.
 _NOWHERE, _AT_LITERAL, _BEFORE_IT, _EITHER = range(4)
 _LINE_END = ord("\n")
-# Kelvin sign and long s, which are read as k and s in any case.
-_ANY_CASE_BEYOND_ASCII = ("\u212a".encode(), "\u017f".encode())
-
-# What is remembered of literals as they were written, in capitals and small letters.
-_MOST_KNOWN = 4096
-_MEMORY = 32 << 20
+# Letters whose other case takes more or fewer bytes, and the long s, which is an s in any case.
+_CASE_CHANGES_LENGTH = re.compile(
+    "[\u017f\u0130\u023a\u023e\u1e9e\u2126\u212a\u212b\u2c62\u2c64\u2c6d-\u2c70\u2c7e\u2c7f"
+    "\ua78d\ua7aa-\ua7ae\ua7b0-\ua7b2\ua7c5]"
+)
 
 Span = tuple[int, int]
 Places = dict[int, list[Span]]
@@ -51,7 +41,7 @@ class Sought(msgspec.Struct, frozen=True):
     Attributes:
         pattern: RE2.
         lines: whether it looks at one line at a time.
-        family: patterns without a literal and of the same family share a `Set`.
+        family: patterns without a literal and of the same family are searched for together.
     """
 
     pattern: str
@@ -60,22 +50,38 @@ class Sought(msgspec.Struct, frozen=True):
 
 
 class _Try(msgspec.Struct, frozen=True):
-    """A pattern that may begin with a literal of so many bytes.
-
-    ``before`` and ``after`` tell by the byte before and behind the literal whether it does.
-    """
+    """A pattern that may begin with a literal, by the byte before and behind that."""
 
     index: int
-    length: int
     before: bytes
     after: bytes
 
 
-class FirstLook:
-    """Finds the places at which patterns, given in a fixed order, may match.
+class _Literal(msgspec.Struct):
+    """What is to be done where a literal stands.
 
     Attributes:
-        literals: what is looked for, in no order.
+        written: how it is written, where its case counts.
+        tries: patterns that may begin with it.
+        before, after: by the byte before and behind it, whether any of them does.
+        within: patterns that contain it.
+    """
+
+    written: bytes | None
+    tries: list[_Try] = []
+    before: bytes = b""
+    after: bytes = b""
+    within: list[int] = []
+
+    def settle(self) -> "_Literal":
+        """Sum up the tries, once all are known."""
+        self.before = bytes(map(any, zip(*(one.before for one in self.tries), strict=True)))
+        self.after = bytes(map(any, zip(*(one.after for one in self.tries), strict=True)))
+        return self
+
+
+class FirstLook:
+    """Finds the places at which patterns, given in a fixed order, may match.
 
     Raises:
         re2.error: a pattern is not RE2 or needs too much memory.
@@ -83,120 +89,130 @@ class FirstLook:
 
     def __init__(self, sought: list[Sought]) -> None:
         families: dict[str, list[int]] = {}
-        self._any_case: dict[str, list[_Try]] = {}
-        self._exact: dict[str, list[_Try]] = {}
-        self._marks: dict[tuple[bytes, bool], list[int]] = {}
+        self._any_case: set[int] = set()
+        literals: dict[str, dict[bytes | None, _Literal]] = {}
         for index, one in enumerate(sought):
             found = leads(one.pattern) if one.lines else ()
             contained = () if found else marks(one.pattern)
             for lead in found:
-                by_literal = self._any_case if lead.any_case else self._exact
-                literal = lead.literal.lower() if lead.any_case else lead.literal
-                by_literal.setdefault(literal, []).append(_Try(index, *_tables(lead)))
+                literal = self._literal(literals, index, lead.literal, lead.any_case)
+                literal.tries.append(_Try(index, *_tables(lead)))
             for mark in contained:
-                self._marks.setdefault((mark.literal.encode(), mark.any_case), []).append(index)
+                self._literal(literals, index, mark.literal, mark.any_case).within.append(index)
             if not found and not contained:
-                families.setdefault(one.family, []).append(index)
+                families.setdefault(one.family if one.lines else "", []).append(index)
         self._always = families.pop("", [])
-        self._sets = [
-            (set_of([_by_line(sought[index]) for index in indices], options(lines=True)), indices)
+        self._by_line = [one.lines for one in sought]
+        self._families = [
+            (any_of(sought[index].pattern for index in indices), indices)
             for indices in families.values()
         ]
-        self._mark_set = _literals([text for text, _ in self._marks]) if self._marks else None
-        self._marked = [(*mark, indices) for mark, indices in self._marks.items()]
-        self._find = _find_any(self._any_case, self._exact)
-        # By what was found; the tries of all literals that it begins with.
-        self._known: dict[bytes, tuple[_Try, ...]] = {}
-        self.literals = [text.encode() for text in (*self._any_case, *self._exact)]
+        self._literals = [
+            [literal.settle() for literal in by_case.values()] for by_case in literals.values()
+        ]
+        self._find = BytesAhoCorasick(
+            [text.encode() for text in literals], implementation=Implementation.DFA
+        ).find_matches_as_indexes
 
-    def __call__(self, data: bytes) -> tuple[Places, set[int]]:
-        """Look at UTF-8 text.
+    def _literal(
+        self,
+        literals: dict[str, dict[bytes | None, _Literal]],
+        index: int,
+        text: str,
+        any_case: bool,
+    ) -> _Literal:
+        written = None if any_case else text.encode()
+        if any_case:
+            self._any_case.add(index)
+        return literals.setdefault(text.lower(), {}).setdefault(written, _Literal(written))
+
+    def __call__(self, text: str, data: bytes) -> tuple[Places, Places, set[int]]:
+        """Look at a text.
+
+        Args:
+            text: any.
+            data: the same in UTF-8.
 
         Returns:
             Pattern index → where it is to be tried: (start of the match, end of its literal), in
-            bytes; and the indices of the patterns that are to be searched for everywhere.
+            bytes; pattern index → places in the lines that are to be searched for it; and the
+            indices of the patterns that are to be searched for everywhere.
         """
         everywhere = set(self._always)
-        for of_family, indices in self._sets:
-            if hits := of_family(data):
-                everywhere.update([indices[hit] for hit in hits])
-        if self._mark_set is not None and (hits := self._mark_set(data)):
-            for hit in hits:
-                text, any_case, indices = self._marked[hit]
-                if any_case or text in data:
-                    everywhere.update(indices)
         places: Places = {}
-        self._place(data, places, everywhere)
-        return places, everywhere
+        lines: Places = {}
+        for search, indices in self._families:
+            if (at := search(data, 0)[0][0]) >= 0:
+                _place_family(search, indices, at, data, places, everywhere)
+        lower = data.lower()
+        if len(data) > len(text):
+            if _CASE_CHANGES_LENGTH.search(text):
+                everywhere |= self._any_case
+            else:
+                lower = text.lower().encode()
+        self._place(lower, data, places, lines, everywhere)
+        for index in everywhere.intersection(places):
+            del places[index]
+        for index in everywhere.intersection(lines):
+            del lines[index]
+        return places, lines, everywhere
 
-    def _place(self, data: bytes, places: Places, everywhere: set[int]) -> None:
-        """Add where patterns may match that begin with a literal."""
-        if not data.isascii() and any(odd in data for odd in _ANY_CASE_BEYOND_ASCII):
-            # A literal with one of them is longer than it is written.
-            everywhere.update(one.index for tries in self._any_case.values() for one in tries)
-        find, known, length = self._find, self._known, len(data)
-        most = max(_MOST_PLACES, length // _BYTES_FOR_A_PLACE)
-        at, end = find(data, 0)[0]
-        while at >= 0:
-            literal = data[at:end]
-            tries = known.get(literal)
-            if tries is None:
-                tries = self._learn(literal)
-            before = data[at - 1] if at else _LINE_END
-            for one in tries:
-                start = one.before[before]
-                if not start or one.index in everywhere:
+    def _place(
+        self, lower: bytes, data: bytes, places: Places, lines: Places, everywhere: set[int]
+    ) -> None:
+        """Add what is to be done where literals stand."""
+        literals, last = self._literals, len(data) - 1
+        most = max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
+        for which, start, end in self._find(lower, overlapping=True):
+            before = data[start - 1] if start else _LINE_END
+            behind = data[end] if end <= last else _LINE_END
+            for literal in literals[which]:
+                if literal.written is not None and data[start:end] != literal.written:
                     continue
-                one_end = at + one.length
-                if not one.after[data[one_end] if one_end < length else _LINE_END]:
+                for index in literal.within:
+                    marked = lines.setdefault(index, [])
+                    # What looks at whole values may match more lines than that of its literal.
+                    if len(marked) < most and self._by_line[index]:
+                        marked.append((start, end))
+                    else:
+                        everywhere.add(index)
+                if not (literal.tries and literal.before[before] and literal.after[behind]):
                     continue
-                found = places.get(one.index)
-                if found is None:
-                    found = places[one.index] = []
-                elif len(found) >= most:
-                    everywhere.add(one.index)
-                    del places[one.index]
-                    continue
-                if start != _BEFORE_IT or not at:
-                    found.append((at, one_end))
-                if start != _AT_LITERAL and at:
-                    found.append((_previous(data, at), one_end))
-            at, end = find(data, at + 1)[0]
-
-    def _learn(self, found: bytes) -> tuple[_Try, ...]:
-        text = found.decode()
-        lower = text.lower()
-        tries = tuple(
-            one
-            for place in range(1, len(text) + 1)
-            for one in (*self._exact.get(text[:place], ()), *self._any_case.get(lower[:place], ()))
-        )
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[found] = tries
-        return tries
+                for one in literal.tries:
+                    begins = one.before[before]
+                    if not begins or not one.after[behind]:
+                        continue
+                    found = places.get(one.index)
+                    if found is None:
+                        found = places[one.index] = []
+                    elif len(found) >= most:
+                        everywhere.add(one.index)
+                        continue
+                    if begins != _BEFORE_IT or not start:
+                        found.append((start, end))
+                    if begins != _AT_LITERAL and start:
+                        found.append((_previous(data, start), end))
 
 
-def _literals(texts: list[bytes]) -> Callable[[bytes], list[int]]:
-    chosen = options()
-    chosen.literal = True
-    chosen.case_sensitive = False
-    return set_of(texts, chosen)
-
-
-def _find_any(any_case: Iterable[str], exact: Iterable[str]) -> Callable[[bytes, int], Spans]:
-    """Return a search for the first and longest of some literals."""
-    alternatives = [
-        f"(?{flag}:{'|'.join(map(re2.escape, sorted(texts)))})"
-        for flag, texts in (("i", any_case), ("", exact))
-        if texts
-    ]
-    if not alternatives:
-        return lambda _data, _begin: [NOTHING]
-    chosen = options()
-    chosen.longest_match = True
-    chosen.max_mem = _MEMORY
-    return searching(re2.compile("|".join(alternatives), chosen))
+def _place_family(
+    search: Search,
+    indices: list[int],
+    at: int,
+    data: bytes,
+    places: Places,
+    everywhere: set[int],
+) -> None:
+    """Add where any of a family matches, of which the first place is known."""
+    found: list[Span] = []
+    most = max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
+    while at >= 0:
+        if len(found) == most:
+            everywhere.update(indices)
+            return
+        found.append((at, at))
+        at = search(data, at + 1)[0][0]
+    for index in indices:
+        places[index] = found
 
 
 def _previous(data: bytes, at: int) -> int:
@@ -207,13 +223,8 @@ def _previous(data: bytes, at: int) -> int:
     return at
 
 
-def _by_line(sought: Sought) -> str:
-    return f"(?m){sought.pattern}" if sought.lines else sought.pattern
-
-
-def _tables(lead: Lead) -> tuple[int, bytes, bytes]:
+def _tables(lead: Lead) -> tuple[bytes, bytes]:
     return (
-        len(lead.literal.encode()),
         _before_table(lead.before, lead.literal[0], lead.any_case),
         _after_table(lead.literal[-1], lead.after, lead.any_case),
     )
@@ -249,4 +260,4 @@ def _after_table(last: str, after: str, any_case: bool) -> bytes:
 
 
 def _spelt(character: str, any_case: bool) -> str:
-    return f"(?i:{re2.escape(character)})" if any_case else str(re2.escape(character))
+    return f"(?i:{re.escape(character)})" if any_case else re.escape(character)

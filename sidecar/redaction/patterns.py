@@ -11,7 +11,8 @@ may match, and none is tried anywhere else.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 import re2
@@ -69,39 +70,52 @@ Spans = list[tuple[int, int]]
 NOTHING = (-1, -1)
 
 
-def searching(regexp: "re2._Regexp") -> Callable[[bytes, int], Spans]:
-    """Return ``regexp.search`` as a function of bytes and place, to the spans of all groups.
+class Search(Protocol):
+    """Searches UTF-8 text; see `searching`."""
 
-    The first is that of the whole match, and `NOTHING` when there is none.
+    def __call__(self, data: bytes, begin: int, end: int = -1) -> Spans:
+        """Return the spans of the first match."""
+
+
+def searching(regexp: "re2._Regexp") -> Search:
+    """Return ``regexp.search`` as a function of bytes, begin and end, to the spans of all groups.
+
+    The first is that of the whole match, and `NOTHING` when there is none. What stands before the
+    begin and behind the end is seen, but is no part of a match.
     """
     return _calling(regexp, re2._Anchor.UNANCHORED)
 
 
-def matching(regexp: "re2._Regexp") -> Callable[[bytes, int], Spans]:
+def matching(regexp: "re2._Regexp") -> Search:
     """Return ``regexp.match`` in the same way."""
     return _calling(regexp, re2._Anchor.ANCHOR_START)
 
 
-def _calling(regexp: "re2._Regexp", anchor: "re2._Anchor") -> Callable[[bytes, int], Spans]:
+def _calling(regexp: "re2._Regexp", anchor: "re2._Anchor") -> Search:
     match = regexp._regexp.Match
 
-    def call(data: bytes, begin: int) -> Spans:
-        return match(anchor, data, begin, len(data))  # type: ignore[no-any-return]
+    def call(data: bytes, begin: int, end: int = -1) -> Spans:
+        return match(  # type: ignore[no-any-return]
+            anchor, data, begin, len(data) if end < 0 else end
+        )
 
     return call
 
 
-def set_of(patterns: Iterable[str | bytes], chosen: "re2.Options") -> Callable[[bytes], list[int]]:
-    """Compile patterns together; return what tells which of them a text matches.
+def any_of(patterns: Iterable[str]) -> Search:
+    """Compile patterns that look at lines together; return a search for any of them.
 
     Raises:
         re2.error: one is not RE2, or they need too much memory.
     """
-    together = re2.Set.SearchSet(chosen)
-    for pattern in patterns:
-        together.Add(pattern)
-    together.Compile()
-    return together._set.Match  # type: ignore[no-any-return]
+    together = "|".join(f"(?:{_TOKEN.sub(_without_group, pattern)})" for pattern in patterns)
+    return searching(compile_pattern(together))
+
+
+def _without_group(token: re.Match[str]) -> str:
+    """Nobody asks for groups, and they take time."""
+    opening = token["open"]
+    return "(?:" if opening and not opening.endswith(":") else token.group()
 
 
 def looks_at_lines(pattern: str) -> bool:

@@ -432,7 +432,9 @@ class Redactor:
         """Choose among overlapping matches: leftmost, longest, then in file order."""
         if not matches:
             return []
-        written = [match.span() for match in self._written.finditer(text)]
+        written: list[Span] = []
+        if "[" in text or "%" in text:  # as all that rules write begins
+            written = [match.span() for match in self._written.finditer(text)]
         edits: list[_Edit] = []
         for match in sorted(matches, key=_Match.rank):
             start, end, finder = match.start, match.end, match.finder

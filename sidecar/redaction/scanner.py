@@ -19,7 +19,7 @@ from sidecar.redaction.detectors.base import Shape, Span
 from sidecar.redaction.first_look import FirstLook, Sought
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.nearby import REACH, Nearby
-from sidecar.redaction.patterns import NOTHING, Spans
+from sidecar.redaction.patterns import NOTHING, Search, Spans, leads
 from sidecar.redaction.rules import Rule
 
 Near = tuple[Nearby, ...]
@@ -33,7 +33,7 @@ _FAMILIES = {
     **dict.fromkeys(("card", "national-id", "coordinates"), "digits with a check"),
     **dict.fromkeys(("us-ssn", "phone"), "digits"),
     **dict.fromkeys(("iban", "crypto-wallet", "service-token"), "letters and digits"),
-    **dict.fromkeys(("ipv4", "ipv6", "mac"), "addresses"),
+    **dict.fromkeys(("ipv6", "mac"), "addresses"),
 }
 
 
@@ -56,8 +56,8 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
 
     rule: Rule
     order: int
-    search: Callable[[bytes, int], Spans]
-    match: Callable[[bytes, int], Spans]
+    search: Search
+    match: Search
     group: int
     sought: Sought
     narrow: Callable[[str], Span | None] | None
@@ -69,18 +69,40 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
     excepted: Callable[[bytes], bool] | None
     not_at: KeyMatcher
 
-    def all(self, data: bytes, near: Near, begin: int = 0) -> Iterator[Span]:
-        """Yield where values stand in UTF-8 text from a place on, as offsets in bytes."""
-        while (spans := self.search(data, begin))[0] != NOTHING:
+    def all(self, data: bytes, near: Near, begin: int = 0, end: int = -1) -> Iterator[Span]:
+        """Yield where values stand in UTF-8 text, or in a part of it, as offsets in bytes."""
+        while (spans := self.search(data, begin, end))[0] != NOTHING:
             value = self._value(data, spans, near)
             if value is not None and not self._excepts(data, value):
                 yield value
             begin = self._behind(spans, value)
+            if 0 <= end < begin:
+                return
 
-    def at(self, data: bytes, place: int) -> Span | None:
-        """Return where a value stands whose pattern matches at a place."""
-        value = self._value(data, self.match(data, place), ())
-        return None if value is None or self._excepts(data, value) else value
+    def in_lines(self, data: bytes, places: Iterable[Span]) -> Iterator[Span]:
+        """Yield where values stand in the lines of some places, given in order."""
+        behind = 0
+        for place, _ in places:
+            if place >= behind:
+                line = data.rfind(b"\n", behind, place) + 1
+                line_end = data.find(b"\n", place)
+                behind = len(data) if line_end < 0 else line_end
+                yield from self.all(data, (), line, behind)
+
+    def at(self, data: bytes, places: Iterable[Span]) -> Iterator[Span]:
+        """Yield where values stand whose pattern matches at one of some places, in order."""
+        behind = 0
+        for place, _ in places:
+            # What begins within a value, or in what is passed over, is none.
+            if place < behind or (spans := self.match(data, place))[0] == NOTHING:
+                continue
+            value = self._value(data, spans, ())
+            if value is not None:
+                behind = value[1]
+                if not self._excepts(data, value):
+                    yield value
+            elif spans[self.group] == NOTHING:
+                behind = spans[0][1]
 
     def beside(self, data: bytes, words: Iterable[Span], near: Near) -> Iterator[Span]:
         """Yield where values stand in the lines of some words, as far as words reach."""
@@ -178,59 +200,53 @@ class Scanner:
                 of what holds the text has others.
         """
         data = text.encode()
-        places, everywhere = self._look(data)
-        if not places and not everywhere and not near:
+        places, lines, everywhere = self._look(text, data)
+        if not places and not lines and not everywhere and not near:
             return []
         found: list[Found] = []
         for index, words in (near or {}).items():
             places.pop(index, None)
+            lines.pop(index, None)
             everywhere.discard(index)
             finder = self.finders[index]
             if finder.order not in skipped:
                 found += [(*span, finder) for span in finder.all(data, words)]
-        for index in everywhere:
+        for index in (*everywhere, *lines, *places):
             finder = self.finders[index]
             if finder.order in skipped:
                 continue
             if finder.near:
-                nearby = finder.near[0].places(data)
-                found += [(*span, finder) for span in finder.beside(data, nearby, finder.near)]
+                at = places.get(index)
+                nearby = sorted(at) if at else finder.near[0].places(data)
+                values = finder.beside(data, nearby, finder.near)
+            elif index in places:
+                values = finder.at(data, sorted(places[index]))
+            elif index in lines:
+                values = finder.in_lines(data, sorted(lines[index]))
             else:
-                found += [(*span, finder) for span in finder.all(data, ())]
-        for index, at in places.items():
-            finder = self.finders[index]
-            if finder.order in skipped:
-                continue
-            if finder.near:
-                found += [(*span, finder) for span in finder.beside(data, sorted(at), finder.near)]
-                continue
-            behind = 0
-            for start, _ in sorted(at):
-                # What begins within a value is part of it.
-                if start >= behind and (span := finder.at(data, start)) is not None:
-                    found.append((*span, finder))
-                    behind = span[1]
+                values = finder.all(data, ())
+            found += [(*span, finder) for span in values]
         return found if len(data) == len(text) or not found else _in_characters(data, found)
 
     def _warm(self) -> None:
         """Build automata before there is text, so that the first is not slower than others."""
         draw = random.Random(1)
-        kinds = (_PRINTABLE, _BASE64, _NUMBERS, string.ascii_letters + " =:")
-        texts = ["".join(draw.choices(kind, k=_WARM_LENGTH)).encode() for kind in kinds]
-        literals = [literal for one in self._look.literals for literal in (one, b"=1 ")]
-        texts.append(b"".join(literals))
-        for text in texts:
-            self._look(text)
-        for finder in self.finders:
-            for text in texts:
-                finder.search(text[:_WARM_PATTERN], 0)
+        for kind in _KINDS:
+            text = "".join(draw.choices(kind, k=_WARM_LENGTH))
+            self._look(text, text.encode())
+            for finder in self.finders:
+                tried = leads(finder.sought.pattern)
+                finder.search(text[: _WARM_TRIED if tried else _WARM_LENGTH].encode(), 0)
 
 
-# In bytes, of each kind: for what all texts go through, and for each pattern.
-_WARM_LENGTH, _WARM_PATTERN = 50_000, 1_000
-_PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
-_BASE64 = string.ascii_letters + string.digits + "+/"
-_NUMBERS = string.digits * 3 + " -.:+()/"
+# What text is made of, by which automata grow most; and how much of each: for what may go through
+# all of a text, and for what is tried here and there.
+_KINDS = (
+    string.ascii_letters + string.digits + string.punctuation + " ",
+    string.ascii_letters + string.digits + "+/",
+    string.digits * 3 + " -.:+()/",
+)
+_WARM_LENGTH, _WARM_TRIED = 40_000, 1_000
 
 
 def _in_characters(data: bytes, found: list[Found]) -> list[Found]:

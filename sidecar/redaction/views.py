@@ -21,6 +21,8 @@ import re2
 from sidecar.redaction.patterns import NOTHING, Spans, searching
 
 _MAX_DEPTH = 3
+# In bytes. In a longer line, encodings that stand side by side are undone together alone.
+_LONG = 4096
 # How much of a word is looked at on each side of a place.
 _WORD = 256
 _BLANK = re.compile(r"[\s\"'<>`]")
@@ -40,17 +42,16 @@ class _Layer(msgspec.Struct, frozen=True):
     def escapes(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield where escapes stand, as offsets in characters."""
         data = text.encode()
+        ascii_only = len(data) == len(text)
+        counted = characters = 0
         start, end = self.find(data, 0)[0]
-        shift = counted = 0
         while start >= 0:
-            if len(data) > len(text):
-                # Bytes that begin no character.
-                shift += sum(byte & 0xC0 == 0x80 for byte in data[counted:start])
-                inner = sum(byte & 0xC0 == 0x80 for byte in data[start:end])
-                counted = start
-                yield start - shift, end - shift - inner
-            else:
+            if ascii_only:
                 yield start, end
+            else:
+                characters += len(data[counted:start].decode())
+                counted = start
+                yield characters, characters + len(data[start:end].decode())
             start, end = self.find(data, end)[0]
 
     def write(self, plain: str, word: str) -> str:
@@ -164,7 +165,7 @@ def _layers(text: str) -> list[_Layer]:
     if len(data) > len(text) and _LOOKALIKE.find(data, 0)[0] != NOTHING:
         layers.append(_LOOKALIKE)
     if len(layers) > 1:
-        layers.append(_ALL)
+        layers = [_ALL] if len(data) > _LONG else [*layers, _ALL]
     if "+" in text and _PLUS(data, 0)[0] != NOTHING:
         layers.append(_ALL_FORM)
     return layers

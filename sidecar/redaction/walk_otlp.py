@@ -203,7 +203,7 @@ class _Walk:
             if message.HasField(field.name):
                 value = getattr(message, field.name)
                 # A body is no attribute, but the fields of a structured one are.
-                restricted = self._redactor.restricted and value.HasField("kvlist_value")
+                restricted = self._redactor.restricted and _is_structured(value)
                 if not self._value(value, field.key, {}, report, restricted):
                     message.ClearField(field.name)
         for field in shape.messages:
@@ -316,6 +316,13 @@ class _Walk:
         if changed is not None and changed is not text:
             value.bytes_value = changed.encode(coding, errors="replace")
         return changed is not None
+
+
+def _is_structured(value: Any) -> bool:
+    """Tell whether a value has fields of its own."""
+    return value.HasField("kvlist_value") or any(
+        map(_is_structured, value.array_value.values)  # empty where it is no array
+    )
 
 
 def _scalar(value: Any) -> str | int | float | None:

@@ -123,7 +123,7 @@ _CALL_WORDS = (
 # Enough for digits that already look like a phone number.
 _NEAR_WORDS = (
     *("call", "calling", "called", "caller", "dial", "sms", "text", "texted", "reach", "answering"),
-    *("contact", "number", "message", "messages", "registered", "office", "home", "work"),
+    *("contact", "number", "registered", "office", "home", "work"),
 )
 # Between such a word and a number: `My number is`, `call us back at`, `phone (mobile):`.
 _LINKS = (
