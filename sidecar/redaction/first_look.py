@@ -17,7 +17,16 @@ from functools import lru_cache
 import msgspec
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from sidecar.redaction.patterns import Lead, Search, any_of, compile_pattern, leads, marks
+from sidecar.redaction.patterns import (
+    NOTHING,
+    Lead,
+    Search,
+    any_of,
+    compile_pattern,
+    leads,
+    marks,
+    matching,
+)
 
 # A pattern that may begin at more places, or at more than one in so many bytes, is cheaper searched
 # for in the whole text.
@@ -238,12 +247,12 @@ def _before_table(before: str, first: str, any_case: bool) -> bytes:
     """
     if not before:
         return bytes([_AT_LITERAL] * 256)
-    regexp = compile_pattern(f"(?:{before}){_spelt(first, any_case)}")
+    match = matching(compile_pattern(f"(?:{before}){_spelt(first, any_case)}"))
     table = bytearray([_EITHER] * 256)
     for byte in range(128):
         text = bytes([byte]) + first.encode()
-        at_literal = regexp.match(text, 1) is not None
-        before_it = regexp.match(text) is not None
+        at_literal = match(text, 1)[0] != NOTHING
+        before_it = match(text, 0)[0] != NOTHING
         table[byte] = _AT_LITERAL * at_literal + _BEFORE_IT * before_it
     return bytes(table)
 
@@ -253,9 +262,9 @@ def _after_table(last: str, after: str, any_case: bool) -> bytes:
     """Return by the byte behind a literal whether a match may go on."""
     table = bytearray([1] * 256)
     if after:
-        regexp = compile_pattern(f"{_spelt(last, any_case)}(?:{after})")
+        match = matching(compile_pattern(f"{_spelt(last, any_case)}(?:{after})"))
         for byte in range(128):
-            table[byte] = regexp.match(last.encode() + bytes([byte])) is not None
+            table[byte] = match(last.encode() + bytes([byte]), 0)[0] != NOTHING
     return bytes(table)
 
 

@@ -12,6 +12,7 @@ may match, and none is tried anywhere else.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -170,6 +171,8 @@ class Lead(msgspec.Struct, frozen=True):
     after: str
 
 
+# Rules are compiled again whenever one of them changes.
+@lru_cache(maxsize=4096)
 def leads(pattern: str) -> tuple[Lead, ...]:
     """Return all beginnings of what a pattern matches; none if they cannot be told.
 
@@ -190,6 +193,7 @@ class Mark(msgspec.Struct, frozen=True):
     any_case: bool
 
 
+@lru_cache(maxsize=4096)
 def marks(pattern: str) -> tuple[Mark, ...]:
     """Return literals, one of which stands in whatever a pattern matches; none if unknown."""
     try:

@@ -242,11 +242,11 @@ class Scanner:
 # What text is made of, by which automata grow most; and how much of each: for what may go through
 # all of a text, and for what is tried here and there.
 _KINDS = (
-    string.ascii_letters + string.digits + string.punctuation + " ",
+    string.ascii_letters + string.digits + string.punctuation + " \u00e9\ufffd",
     string.ascii_letters + string.digits + "+/",
     string.digits * 3 + " -.:+()/",
 )
-_WARM_LENGTH, _WARM_TRIED = 40_000, 1_000
+_WARM_LENGTH, _WARM_TRIED = 60_000, 1_000
 
 
 def _in_characters(data: bytes, found: list[Found]) -> list[Found]:
