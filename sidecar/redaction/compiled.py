@@ -14,6 +14,7 @@ from sidecar.redaction.nearby import Nearby
 from sidecar.redaction.patterns import (
     NOTHING,
     compile_pattern,
+    is_slow,
     looks_at_lines,
     matching,
     options,
@@ -63,6 +64,11 @@ def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
                 f"{where}the pattern is not RE2 (which has no look-around and no "
                 f"back-references): {reason}"
             ) from None
+    if rule.pattern is not None and is_slow(rule.pattern):
+        raise RulesError(
+            f"{where}the pattern takes too long to search for, since its automaton grows with the "
+            "text; begin it with two fixed characters or more, or let it repeat less"
+        )
     try:
         compile_action(rule, hash_key)
     except MissingHashKeyError:

@@ -10,8 +10,13 @@ character at most. So one look over a text for the literals of all patterns tell
 may match, and none is tried anywhere else.
 """
 
+import math
+import random
 import re
+import string
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Protocol
 
@@ -28,6 +33,10 @@ _ONE_OF_FEW = re.compile(r"\[((?:\\[^\w]|[^\\\]^-]){1,8})\]\??")
 # Unicode classes by name, and what of ASCII is in some of them.
 _CLASS = re.compile(r"\\[pP](?:\{\^?\w+\}|.)")
 _ASCII_OF = {r"\p{L}": "A-Za-z", r"\pL": "A-Za-z", r"\p{Ll}": "a-z", r"\p{N}": "0-9"}
+# A search takes 2 ns a byte, and some 20 on its first text.
+_SLOW_SECONDS_A_BYTE = 250e-9
+_SECONDS_A_MATCH = 2e-6
+_TRIED_BYTES, _TRIES = 16_000, 3
 # A character that alone is worth looking for.
 _RARE = "@"
 
@@ -131,6 +140,45 @@ def looks_at_lines(pattern: str) -> bool:
         for low in (r"\s", r"\d", r"\w")
     )
     return not both and _WHOLE_VALUE.search(rest) is None
+
+
+@lru_cache(maxsize=1024)
+def is_slow(pattern: str) -> bool:
+    """Tell whether searching for a pattern takes far more time than for most.
+
+    RE2 takes time by the length of the text, but where a pattern may begin anywhere and goes on in
+    many ways, each character can take as long as the pattern is large. That shows only when it is
+    searched for in text of its own characters. A pattern with leads is searched for nowhere.
+    """
+    if leads(pattern):
+        return False
+    text = _text_of_its_own(pattern)
+    search = searching(compile_pattern(pattern, lines=looks_at_lines(pattern)))
+    best = math.inf
+    for _ in range(_TRIES):
+        started = time.thread_time()  # of this thread alone: a busy machine makes nothing slow
+        begin = found = 0
+        while (match := search(text, begin)[0]) != NOTHING:
+            begin = max(match[1], begin + 1)
+            found += 1
+        # Each match takes some time of its own.
+        best = min(best, time.thread_time() - started - found * _SECONDS_A_MATCH)
+    return best > len(text) * _SLOW_SECONDS_A_BYTE
+
+
+def _text_of_its_own(pattern: str) -> bytes:
+    """Return text of the characters that a pattern names, in no order."""
+    characters: set[str] = set()
+    for token in _TOKEN.finditer(pattern):
+        if token["plain"] and token.group().isascii():
+            characters.add(token.group())
+        elif token["set"] or token["escape"]:
+            with suppress(re2.error):  # of an escape that is no class
+                one = matching(compile_pattern(f"(?:{token.group()})"))
+                characters |= {c for c in string.printable if one(c.encode(), 0)[0] != NOTHING}
+    # Lines would end what is under way.
+    choice = sorted(characters - set("\n\r\x0b\x0c")) or ["a"]
+    return "".join(random.Random(1).choices(choice, k=_TRIED_BYTES)).encode()
 
 
 class _Item(msgspec.Struct):
