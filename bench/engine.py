@@ -1,5 +1,6 @@
 """How much log text is redacted in a second: by the engine, by many rules, through a pipe."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -86,6 +87,7 @@ def _pipe_rows(clean: str, dirty: str) -> list[Row]:
     for kind, text, sizes, goal in (
         ("clean text", clean, (10, 200), "≥ 20 MB/s"),
         ("a finding in every tenth line", dirty, (10, 50), ""),
+        ("clean JSON lines", _json_lines(clean), (10, 100), ""),
     ):
         data, memory = text.encode(), []
         for size in sizes:
@@ -97,6 +99,17 @@ def _pipe_rows(clean: str, dirty: str) -> list[Row]:
             Row(f"its peak memory, {kind}", ", ".join(memory), "equal"),
         ]
     return rows
+
+
+def _json_lines(text: str) -> str:
+    """Return log text as a structured logger writes it: one JSON object a line."""
+    return "".join(
+        json.dumps(
+            {"ts": line[:27], "level": "info", "logger": "app", "line": n, "message": line[28:]}
+        )
+        + "\n"
+        for n, line in enumerate(text.splitlines())
+    )
 
 
 def _through_pipe(data: bytes, total: int) -> tuple[float, int]:

@@ -26,6 +26,10 @@ from sidecar.redaction.validators import validator
 
 Siblings = Mapping[str, Any]
 
+# In bytes, at most and for each pattern. Those of detectors are known, and some hold many words in
+# many scripts.
+_MEMORY_OF_PATTERNS, _MEMORY_OF_DETECTORS = 8 << 20, 32 << 20
+
 
 class KeyRule(msgspec.Struct, frozen=True):
     """A rule by key."""
@@ -119,13 +123,14 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
     change = compile_action(rule, hash_key)
     assert change is not None, "drop goes with keys only"
     if rule.find is not None:
-        detector = DETECTORS[rule.find]
+        detector, memory = DETECTORS[rule.find], _MEMORY_OF_DETECTORS
     else:
         assert rule.pattern is not None
         lines = looks_at_lines(rule.pattern)
-        detector = Detector(name="", shapes=(Shape(pattern=rule.pattern, lines=lines),))
+        shape = Shape(pattern=rule.pattern, lines=lines)
+        detector, memory = Detector(name="", shapes=(shape,)), _MEMORY_OF_PATTERNS
     for shape in detector.shapes:
-        regexp = compile_pattern(shape.pattern, lines=shape.lines)
+        regexp = compile_pattern(shape.pattern, lines=shape.lines, memory=memory)
         yield Finder(
             rule=rule,
             order=order,

@@ -172,7 +172,10 @@ class FirstLook:
         """Add what is to be done where literals stand."""
         literals, last = self._literals, len(data) - 1
         most = max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
+        done: set[int] = set()
         for which, start, end in self._find(lower, overlapping=True):
+            if which in done:
+                continue
             before = data[start - 1] if start else _LINE_END
             behind = data[end] if end <= last else _LINE_END
             for literal in literals[which]:
@@ -185,6 +188,8 @@ class FirstLook:
                         marked.append((start, end))
                     else:
                         everywhere.add(index)
+                        if _is_done(literals[which], everywhere):
+                            done.add(which)
                 if not (literal.tries and literal.before[before] and literal.after[behind]):
                     continue
                 for one in literal.tries:
@@ -196,11 +201,22 @@ class FirstLook:
                         found = places[one.index] = []
                     elif len(found) >= most:
                         everywhere.add(one.index)
+                        if _is_done(literals[which], everywhere):
+                            done.add(which)
                         continue
                     if begins != _BEFORE_IT or not start:
                         found.append((start, end))
                     if begins != _AT_LITERAL and start:
                         found.append((_previous(data, start), end))
+
+
+def _is_done(literals: list[_Literal], everywhere: set[int]) -> bool:
+    """Tell whether all patterns of a literal are to be searched for everywhere."""
+    return all(
+        everywhere.issuperset(literal.within)
+        and all(one.index in everywhere for one in literal.tries)
+        for literal in literals
+    )
 
 
 def _place_family(

@@ -57,22 +57,29 @@ _TOKEN = re.compile(
 _WHOLE_VALUE = re.compile(r"\(\?[imU]*s|\\[nAzC]|\\x0[aA]|\\x\{0*[aA]\}|\n")
 
 
-def options(*, lines: bool = False) -> "re2.Options":
-    """Return the RE2 options of every pattern; ``lines`` for those that end at a line end."""
+def options(*, lines: bool = False, memory: int = 8 << 20) -> "re2.Options":
+    """Return the RE2 options of every pattern.
+
+    Args:
+        lines: for patterns whose matches end at a line end.
+        memory: in bytes, what the pattern and its automata may take. Where that is too little for
+            an automaton, searching is many times slower.
+    """
     chosen = re2.Options()
     chosen.log_errors = False
-    chosen.max_mem = 8 << 20
+    chosen.max_mem = memory
     chosen.never_nl = lines
     return chosen
 
 
-def compile_pattern(pattern: str, *, lines: bool = True) -> "re2._Regexp":
-    """Compile a pattern that looks at one line at a time, or at a whole value.
+def compile_pattern(pattern: str, *, lines: bool = True, memory: int = 8 << 20) -> "re2._Regexp":
+    """Compile a pattern that looks at one line at a time, or at a whole value; see `options`.
 
     Raises:
         re2.error: it is not RE2 or needs too much memory.
     """
-    return re2.compile(f"(?m){pattern}" if lines else pattern, options(lines=lines))
+    chosen = options(lines=lines, memory=memory)
+    return re2.compile(f"(?m){pattern}" if lines else pattern, chosen)
 
 
 # re2's own methods take twice the time of what they call; on the hot path that is called itself.

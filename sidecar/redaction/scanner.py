@@ -234,19 +234,26 @@ class Scanner:
         for kind in _KINDS:
             text = "".join(draw.choices(kind, k=_WARM_LENGTH))
             self._look(text, text.encode())
+            part = text[:_WARM_PART].encode()
             for finder in self.finders:
-                tried = leads(finder.sought.pattern)
-                finder.search(text[: _WARM_TRIED if tried else _WARM_LENGTH].encode(), 0)
+                if finder.near or not leads(finder.sought.pattern):
+                    finder.search(part, 0)
+        for finder in self.finders:
+            for lead in leads(finder.sought.pattern)[:_WARM_LEADS]:
+                for begin in (lead.literal, f" {lead.literal}"):
+                    finder.match((begin + _WARM_END).encode(), 0)
 
 
-# What text is made of, by which automata grow most; and how much of each: for what may go through
-# all of a text, and for what is tried here and there.
+# What text is made of, by which automata grow most.
 _KINDS = (
     string.ascii_letters + string.digits + string.punctuation + " \u00e9\ufffd",
     string.ascii_letters + string.digits + "+/",
     string.digits * 3 + " -.:+()/",
 )
-_WARM_LENGTH, _WARM_TRIED = 60_000, 1_000
+# How much of each kind, for all patterns together and for each that is searched for; and what is
+# tried of those that begin with a literal.
+_WARM_LENGTH, _WARM_PART = 40_000, 10_000
+_WARM_LEADS, _WARM_END = 4, "0aZ9bY8-c_7.d/e+f=" * 4
 
 
 def _in_characters(data: bytes, found: list[Found]) -> list[Found]:

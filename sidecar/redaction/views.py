@@ -166,7 +166,8 @@ def _layers(text: str) -> list[_Layer]:
         layers.append(_LOOKALIKE)
     if len(layers) > 1:
         layers = [_ALL] if len(data) > _LONG else [*layers, _ALL]
-    if "+" in text and _PLUS(data, 0)[0] != NOTHING:
+    # A form of that length has other escapes, too.
+    if "+" in text and (layers or len(data) <= _LONG) and _PLUS(data, 0)[0] != NOTHING:
         layers.append(_ALL_FORM)
     return layers
 
