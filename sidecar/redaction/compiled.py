@@ -10,7 +10,7 @@ from sidecar.redaction.actions import Change, MissingHashKeyError, compile_actio
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.detectors.base import Detector, Shape
 from sidecar.redaction.keys import KeyMatcher
-from sidecar.redaction.nearby import Nearby
+from sidecar.redaction.nearby import nearby
 from sidecar.redaction.patterns import (
     NOTHING,
     compile_pattern,
@@ -139,7 +139,7 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
             group=regexp.groupindex.get("value", 0),
             sought=sought(shape, rule.keywords, detector.name),
             narrow=shape.narrow,
-            near=tuple(Nearby(words) for words in (shape.near, rule.keywords) if words),
+            near=tuple(nearby(tuple(words)) for words in (shape.near, rule.keywords) if words),
             valid=validator(rule.validate) if rule.validate is not None else None,
             integers=detector.integers,
             spares_uuids=detector.spares_uuids,

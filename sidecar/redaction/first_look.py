@@ -84,8 +84,8 @@ class _Literal(msgspec.Struct):
 
     def settle(self) -> "_Literal":
         """Sum up the tries, once all are known."""
-        self.before = bytes(map(any, zip(*(one.before for one in self.tries), strict=True)))
-        self.after = bytes(map(any, zip(*(one.after for one in self.tries), strict=True)))
+        self.before = _any(frozenset(one.before for one in self.tries))
+        self.after = _any(frozenset(one.after for one in self.tries))
         return self
 
 
@@ -120,7 +120,9 @@ class FirstLook:
             [literal.settle() for literal in by_case.values()] for by_case in literals.values()
         ]
         self._find = BytesAhoCorasick(
-            [text.encode() for text in literals], implementation=Implementation.DFA
+            [text.encode() for text in literals],
+            # A quarter of the memory that a DFA takes, for a twentieth of the speed in all.
+            implementation=Implementation.ContiguousNFA,
         ).find_matches_as_indexes
 
     def _literal(
@@ -238,6 +240,11 @@ def _place_family(
         at = search(data, at + 1)[0][0]
     for index in indices:
         places[index] = found
+
+
+@lru_cache(maxsize=4096)
+def _any(tables: frozenset[bytes]) -> bytes:
+    return bytes(map(any, zip(*tables, strict=True)))
 
 
 def _previous(data: bytes, at: int) -> int:

@@ -7,12 +7,19 @@ stands for any of blank, ``_``, ``-``, ``.`` or nothing.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import re2
 
 from sidecar.redaction.patterns import NOTHING, options, searching
 
 REACH = 64
+
+
+@lru_cache(maxsize=256)
+def nearby(words: tuple[str, ...]) -> "Nearby":
+    """Return `Nearby` for some words; the same for the same words, since it takes room."""
+    return Nearby(words)
 
 
 class Nearby:

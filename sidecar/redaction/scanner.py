@@ -18,7 +18,7 @@ from sidecar.redaction.actions import Change
 from sidecar.redaction.detectors.base import Shape, Span
 from sidecar.redaction.first_look import FirstLook, Sought
 from sidecar.redaction.keys import KeyMatcher
-from sidecar.redaction.nearby import REACH, Nearby
+from sidecar.redaction.nearby import REACH, Nearby, nearby
 from sidecar.redaction.patterns import NOTHING, Search, Spans, leads
 from sidecar.redaction.rules import Rule
 
@@ -172,7 +172,7 @@ def sought(shape: Shape, keywords: list[str], detector: str) -> Sought:
     """Return what to look for first: words that must stand near, if any, else the pattern."""
     words = shape.near or keywords
     if words:
-        return Sought(Nearby(words).pattern)
+        return Sought(nearby(tuple(words)).pattern)
     return Sought(shape.pattern, shape.lines, _FAMILIES.get(detector, ""))
 
 
@@ -217,8 +217,8 @@ class Scanner:
                 continue
             if finder.near:
                 at = places.get(index)
-                nearby = sorted(at) if at else finder.near[0].places(data)
-                values = finder.beside(data, nearby, finder.near)
+                named = sorted(at) if at else finder.near[0].places(data)
+                values = finder.beside(data, named, finder.near)
             elif index in places:
                 values = finder.at(data, sorted(places[index]))
             elif index in lines:
