@@ -46,7 +46,18 @@ def by_loop(finders: list[Finder], text: str) -> set[Value]:
         (finder.rule.id, len(data[:start].decode()), len(data[:end].decode()))
         for finder in finders
         for start, end in finder.all(data, finder.near)
+        if not finder.near or word_in_line(finder, data, start, end)
     }
+
+
+def word_in_line(finder: Finder, data: bytes, start: int, end: int) -> bool:
+    """Tell whether a word stands whole in the line of a value, not just up to the value."""
+    begin = data.rfind(b"\n", 0, start) + 1
+    line_end = data.find(b"\n", end)
+    behind = line_end if line_end >= 0 else len(data)
+    return any(
+        begin <= word_end and word <= behind for word, word_end in finder.near[0].places(data)
+    )
 
 
 WORDS = ["employee", "Staff Member", "newEmployeeId", "billing", "secret", "password", "born on"]
