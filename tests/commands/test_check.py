@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,10 +78,14 @@ FAULTY: dict[str, tuple[str, str | bytes, str]] = {
     "a tab in YAML": ("a.yaml", "version: 1\nrules:\n\t- id: a\n", "a.yaml:3: "),
     "a tag of YAML": ("a.yaml", "version: 1\nrules: !!python/name:os []\n", "a.yaml:2: "),
     "two documents": ("a.yaml", "version: 1\n---\nversion: 1\n", "a.yaml:2: "),
-    "itself within": ("a.yaml", "version: 1\nrules: &r\n  - *r\n", "a.yaml:2: "),
-    "TOML syntax": ("a.toml", 'version = 1\n[[rules]]\nid = "a"\nfind =\n', "a.toml"),
-    "JSON syntax": ("a.json", '{"version": 1,\n "rules": [,]}', "a.json"),
-    "an unknown field": ("a.yaml", "version: 1\nrules:\n  - id: a\n    fnd: x\n", "a.yaml:3: "),
+    "itself within": (
+        "a.yaml",
+        "version: 1\nrules: &r\n  - *r\n",
+        "a.yaml:3: the alias *r stands within",
+    ),
+    "TOML syntax": ("a.toml", 'version = 1\n[[rules]]\nid = "a"\nfind =\n', "a.toml:4: "),
+    "JSON syntax": ("a.json", '{"version": 1,\n "rules": [,]}', "a.json:2: "),
+    "an unknown field": ("a.yaml", "version: 1\nrules:\n  - id: a\n    fnd: x\n", "a.yaml:4: "),
     "a wrong type": ("a.yaml", "version: 1\nrules:\n  - id: a\n    find: [x]\n", "a.yaml:4: "),
     "text for rules": ("a.yaml", "version: 1\nrules: text\n", "a.yaml:2: "),
     "no object": ("a.json", "[]", "a.json:1: "),
@@ -95,9 +100,9 @@ FAULTY: dict[str, tuple[str, str | bytes, str]] = {
         "version: 1\nrules:\n- {id: a, find: card}\n- {id: a, find: email}\n",
         "a.yaml:4: rule id 'a' is taken already at a.yaml:3",
     ),
-    "a file of 3 MB": ("a.yaml", "#" * 3_000_000, "a.yaml: "),
-    "UTF-16": ("a.yaml", "version: 1\n".encode("utf-16"), "a.yaml: is not UTF-8 text"),
-    "bytes": ("a.json", bytes(range(256)), "a.json: is not UTF-8 text"),
+    "a file of 3 MB": ("a.yaml", "#" * 3_000_000, "a.yaml: is larger than 1048576 bytes"),
+    "UTF-16": ("a.yaml", "version: 1\n".encode("utf-16"), "a.yaml:1: is not UTF-8 text"),
+    "bytes": ("a.json", bytes(range(256)), "a.json:2: is not UTF-8 text"),
     "zeros": ("a.toml", bytes(1000), "a.toml"),
     "no rule": ("a.txt", "version: 1\n", "there is no rule in this folder"),
     "a command for terminals": (
@@ -121,7 +126,17 @@ def test_a_faulty_file_is_told_in_one_line(
     assert told.err == ""
 
 
-@pytest.mark.parametrize("kind", ["missing", "file", "link", "folder", "fifo"])
+NO_FOLDER_OR_FILE = {
+    "missing": "{folder}: the rules folder cannot be read: No such file or directory",
+    "file": "{folder}: the rules folder cannot be read: Not a directory",
+    "link": "a.yaml: is a link to none, which does not exist",
+    "circle": "a.yaml: cannot be read: Too many levels of symbolic links",
+    "folder": "a.yaml: is a folder, not a file",
+    "fifo": "a.yaml: is not a regular file",
+}
+
+
+@pytest.mark.parametrize("kind", NO_FOLDER_OR_FILE)
 def test_what_is_no_rules_folder_or_file_is_told(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
 ) -> None:
@@ -131,12 +146,17 @@ def test_what_is_no_rules_folder_or_file_is_told(
     elif kind != "missing":
         folder.mkdir()
         path = folder / "a.yaml"
-        made = {"link": lambda: path.symlink_to("none"), "folder": path.mkdir}
-        made.get(kind, lambda: os.mkfifo(path))()
+        make: dict[str, Callable[[], None]] = {
+            "link": lambda: path.symlink_to("none"),
+            "circle": lambda: path.symlink_to("a.yaml"),
+            "folder": path.mkdir,
+            "fifo": lambda: os.mkfifo(path),
+        }
+        make[kind]()
     assert main(["check", str(folder)]) == 1
     told = capfd.readouterr()
-    assert told.out.startswith(f"{folder}: " if kind in ("missing", "file") else "a.yaml: ")
-    assert told.out.count("\n") == 1 and told.err == ""
+    assert told.out == NO_FOLDER_OR_FILE[kind].format(folder=folder) + "\n"
+    assert told.err == ""
 
 
 def test_on_a_terminal_the_number_of_faults_follows(tmp_path: Path) -> None:
