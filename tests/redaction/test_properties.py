@@ -192,8 +192,8 @@ def test_a_redacted_url_is_a_url(url: str, key: str) -> None:
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(min_value=0)
+    | st.floats(min_value=0, allow_nan=False, allow_infinity=False)
     | LINE,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT | PERSONAL, inner, max_size=3),
     max_leaves=8,
