@@ -49,7 +49,13 @@ format: $(VENV)/.dev  ## format the code, mend what lint can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test  ## measure; prints a table and rewrites bench/RESULTS.md
+# In an environment of its own: it brings phonenumbers, which writes over phonenumberslite.
+$(VENV)/presidio/.done: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/presidio
+	$(VENV)/presidio/bin/python -m pip install --quiet --disable-pip-version-check 'presidio-analyzer>=2.2.366'
+	@touch $@
+
+bench: $(VENV)/.test $(VENV)/presidio/.done  ## measure; prints a table and rewrites bench/RESULTS.md
 	$(BIN)/python -m bench
 
 clean:  ## remove everything that was installed or made

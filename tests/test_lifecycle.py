@@ -57,7 +57,7 @@ def test_unusable_rules_are_one_clear_line(tmp_path: Path) -> None:
     assert "there is no rule" in failed_start({"SIDECAR_RULES": str(tmp_path)})
     (tmp_path / "a.yaml").write_text("version: 1\nrules:\n  - id: x\n    patern: a\n")
     line = failed_start({"SIDECAR_RULES": str(tmp_path)})
-    assert line == "sidecar: a.yaml:3: rule 'x': Object contains unknown field `patern`"
+    assert line == "sidecar: a.yaml:4: rule 'x': unknown field `patern`: did you mean `pattern`?"
 
 
 def test_ports_that_are_turned_off_are_not_listened_on() -> None:

@@ -34,9 +34,11 @@ _MOST_PLACES, _BYTES_FOR_A_PLACE = 64, 256
 # Where no match begins, where it begins with the literal, with the character before, with either.
 _NOWHERE, _AT_LITERAL, _BEFORE_IT, _EITHER = range(4)
 _LINE_END = ord("\n")
-# Letters whose other case takes more or fewer bytes, and the long s, which is an s in any case.
+# Letters whose other case takes more or fewer bytes, and those that are others in any case, as the
+# long s is an s.
 _CASE_CHANGES_LENGTH = re.compile(
     "[\u017f\u0130\u023a\u023e\u1e9e\u2126\u212a\u212b\u2c62\u2c64\u2c6d-\u2c70\u2c7e\u2c7f"
+    "\u00b5\u0345\u03a3\u03c2\u03d0\u03d1\u03d5\u03d6\u03f0\u03f1\u03f4\u03f5\u1c80-\u1c88\u1fbe"
     "\ua78d\ua7aa-\ua7ae\ua7b0-\ua7b2\ua7c5]"
 )
 

@@ -10,7 +10,6 @@ character at most. So one look over a text for the literals of all patterns tell
 may match, and none is tried anywhere else.
 """
 
-import math
 import random
 import re
 import string
@@ -34,9 +33,9 @@ _ONE_OF_FEW = re.compile(r"\[((?:\\[^\w]|[^\\\]^-]){1,8})\]\??")
 _CLASS = re.compile(r"\\[pP](?:\{\^?\w+\}|.)")
 _ASCII_OF = {r"\p{L}": "A-Za-z", r"\pL": "A-Za-z", r"\p{Ll}": "a-z", r"\p{N}": "0-9"}
 # A search takes 2 ns a byte, and some 20 on its first text.
-_SLOW_SECONDS_A_BYTE = 250e-9
-_SECONDS_A_MATCH = 2e-6
-_TRIED_BYTES, _TRIES = 16_000, 3
+_SLOW_SECONDS_A_BYTE = 500e-9
+_TRIED_BYTES, _FAR_BYTES, _TRIES = 16_000, 4_000, 3
+_MOST_LEFT_OUT, _MOST_SEARCHES = 8, 200
 # A character that alone is worth looking for.
 _RARE = "@"
 
@@ -159,33 +158,49 @@ def is_slow(pattern: str) -> bool:
     """
     if leads(pattern):
         return False
-    text = _text_of_its_own(pattern)
     search = searching(compile_pattern(pattern, lines=looks_at_lines(pattern)))
-    best = math.inf
-    for _ in range(_TRIES):
-        started = time.thread_time()  # of this thread alone: a busy machine makes nothing slow
-        begin = found = 0
-        while (match := search(text, begin)[0]) != NOTHING:
-            begin = max(match[1], begin + 1)
-            found += 1
-        # Each match takes some time of its own.
-        best = min(best, time.thread_time() - started - found * _SECONDS_A_MATCH)
-    return best > len(text) * _SLOW_SECONDS_A_BYTE
+    return any(
+        all(_seconds_a_byte(search, text) > _SLOW_SECONDS_A_BYTE for _ in range(_TRIES))
+        for text in _texts_of_its_own(pattern)
+    )
 
 
-def _text_of_its_own(pattern: str) -> bytes:
-    """Return text of the characters that a pattern names, in no order."""
+def _seconds_a_byte(search: Search, text: bytes) -> float:
+    """Return the most time that a search took for each byte, of those that went far."""
+    worst, begin = 0.0, 0
+    for _ in range(_MOST_SEARCHES):
+        if begin >= len(text):
+            break
+        # Of this thread alone, so that a busy machine makes little slow.
+        started = time.thread_time()
+        match = search(text, begin)[0]
+        taken = time.thread_time() - started
+        end = len(text) if match == NOTHING else max(match[1], begin + 1)
+        if end - begin >= _FAR_BYTES:
+            worst = max(worst, taken / (end - begin))
+        begin = end
+    return worst
+
+
+def _texts_of_its_own(pattern: str) -> Iterator[bytes]:
+    """Yield texts of the characters that a pattern names, in no order: of all, and of all but one.
+
+    One of them may be what a match ends with; without it, what is under way goes on and on.
+    """
+    named: list[str] = []
     characters: set[str] = set()
     for token in _TOKEN.finditer(pattern):
         if token["plain"] and token.group().isascii():
-            characters.add(token.group())
+            named.append(token.group())
         elif token["set"] or token["escape"]:
             with suppress(re2.error):  # of an escape that is no class
                 one = matching(compile_pattern(f"(?:{token.group()})"))
                 characters |= {c for c in string.printable if one(c.encode(), 0)[0] != NOTHING}
     # Lines would end what is under way.
-    choice = sorted(characters - set("\n\r\x0b\x0c")) or ["a"]
-    return "".join(random.Random(1).choices(choice, k=_TRIED_BYTES)).encode()
+    characters = characters.union(named) - set("\n\r\x0b\x0c")
+    for without in ("", *dict.fromkeys(named[-_MOST_LEFT_OUT:])):
+        if choice := sorted(characters - {without}):
+            yield "".join(random.Random(1).choices(choice, k=_TRIED_BYTES)).encode()
 
 
 class _Item(msgspec.Struct):
@@ -358,7 +373,9 @@ def _lead(items: list[_Item], own: int, any_case: bool, before: str) -> list[Lea
     for index, item in enumerate(items[:own]):
         if item.inner is None and item.text.startswith("(?"):
             any_case = any_case or _ignores_case(item.text)
-        elif item.plain or (item.inner and not item.optional and all(_ways(item) or [""])):
+        elif item.plain or (
+            item.inner and not item.optional and all(_ways(item, any_case) or [""])
+        ):
             return _from_literal(items, index, own, any_case, before)
         elif item.inner == [[]]:
             continue
@@ -386,7 +403,7 @@ def _from_literal(
         item = items[index]
         if not item.plain and min(map(len, literals)) >= _LONG_LITERAL:
             break
-        ways = [item.text[-1]] if item.plain else _ways(item)
+        ways = [item.text[-1]] if item.plain else _ways(item, any_case)
         if not ways or len(literals) * len(ways) > _MOST_LITERALS:
             break
         literals = [literal + way for literal in literals for way in ways]
@@ -408,7 +425,10 @@ def _firsts(items: list[_Item]) -> list[str]:
             of_group = [_firsts(one) for one in item.inner]
             if not all(of_group):
                 return []
-            found += [first for firsts in of_group for first in firsts]
+            any_case = _ignores_case(item.opening)
+            found += [
+                f"(?i:{first})" if any_case else first for firsts in of_group for first in firsts
+            ]
         elif _width(item) == 0 or item.text.startswith("(?"):
             return [*found, item.text] if item.text in {"$", r"\b"} else []
         else:
@@ -447,9 +467,11 @@ def _at_most(name: re.Match[str]) -> str:
     return _ASCII_OF.get(name.group(), "")
 
 
-def _ways(item: _Item) -> list[str]:
+def _ways(item: _Item, any_case: bool) -> list[str]:
     """Return all that an item stands for, when that is little and plain; else nothing."""
     ways: list[str] = []
+    if _ignores_case(item.opening) and not any_case:
+        return []
     if few := _ONE_OF_FEW.fullmatch(item.text):
         ways = [character[-1] for character in _CHARACTER.findall(few[1])]
     elif item.inner is not None and not item.wide:

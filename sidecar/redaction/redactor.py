@@ -51,6 +51,11 @@ _ID = re.compile(
 )
 
 
+# Before a place in the authority of a URL.
+_AUTHORITY = re.compile(r"://[^\s/?#\"'<>]*\Z")
+_LONGEST_HOST = 512
+
+
 class UnstableError(Exception):
     """Rules keep changing what they wrote; the value cannot be called redacted."""
 
@@ -451,6 +456,11 @@ class Redactor:
             if in_url and not match.view.depth:
                 changed = percent_encode(changed)
             changed = match.view.write(match.view_start, match.view_end, changed)
+            if changed[:1] == "[" and _AUTHORITY.search(text, max(0, start - _LONGEST_HOST), start):
+                # A host in brackets would have to be an address.
+                changed = percent_encode(changed)
+                if text[start - 1] == "[" and text[end : end + 1] == "]":
+                    start, end = start - 1, end + 1
             edits.insert(place, _Edit(start, end, changed, finder.rule))
         return edits
 

@@ -19,7 +19,7 @@ Edit = tuple[int, int, str]
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 # Names in the order of the text, also those that come again.
 _Pairs = list[tuple[str, Any]]
-_SCALAR = re.compile(r"true|false|null|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_SCALAR = re.compile(r"true|false|null|NaN|-?Infinity|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 
 
 class Redacts(Protocol):
@@ -89,11 +89,11 @@ def json_edits(text: str, key: str, redactor: Redacts, report: Report) -> list[E
     """
     noted = Report(detailed=report.detailed)
     try:
-        value = msgspec.json.decode(text)
+        value = _decode(text)
         if not isinstance(value, dict | list):
             return None
         changed = _Walk(redactor, noted).inside(value, key, "", 1, restricted=False)
-    except (msgspec.DecodeError, RecursionError, TooDeepError):
+    except (ValueError, RecursionError, TooDeepError):
         return None
     if repeats_a_name(text, value):
         edits = [(0, len(text), msgspec.json.encode(changed).decode())]
@@ -110,6 +110,15 @@ def json_edits(text: str, key: str, redactor: Redacts, report: Report) -> list[E
         noted.findings.clear()
     report.merge(noted)
     return edits
+
+
+def _decode(text: str) -> Any:
+    """Decode JSON, and what Python and JavaScript write beyond the standard: NaN, Infinity."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        # Python reads no number of thousands of digits; none of them is looked at.
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 999 else 0)
 
 
 def _edits(old: Any, new: Any, pointer: str, places: dict[str, tuple[int, int]]) -> Iterator[Edit]:
@@ -174,7 +183,7 @@ def repeats_a_name(text: str | bytes, value: Any) -> bool:
         nonlocal found
         found = found or len({name for name, _ in pairs}) < len(pairs)
 
-    json.loads(text, object_pairs_hook=look)
+    json.loads(text, object_pairs_hook=look, parse_int=float)
     return found
 
 
@@ -185,12 +194,15 @@ def quote_bare(text: str, written: Any) -> str:
         text: JSON, but for such places.
         written: a pattern for what rules write.
     """
-    token = re.compile(rf'"(?:[^"\\]|\\.)*"|{written.pattern}|[^\s,:\[\]{{}}"]+')
+    bare = r'[^\s,:\[\]{}"]*'
+    token = re.compile(
+        rf'"(?:[^"\\]|\\.)*"|{bare}(?:(?:{written.pattern}){bare})+|[^\s,:\[\]{{}}"]+'
+    )
 
     def quoted(match: re.Match[str]) -> str:
         found = match[0]
-        bare = found[0] != '"' and _SCALAR.fullmatch(found) is None
-        return json.dumps(found) if bare else found
+        same = found[0] == '"' or _SCALAR.fullmatch(found) is not None
+        return found if same else json.dumps(found)
 
     return token.sub(quoted, text)
 

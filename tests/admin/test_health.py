@@ -58,7 +58,7 @@ def test_a_refused_change_of_the_rules_is_told_while_the_last_good_ones_serve(
         health = httpx2.get(f"{sidecar.url}/health").json()
         assert re.fullmatch(
             r"1 rules in force; the change of \d\d:\d\d:\d\dZ was refused: "
-            r"20\.yaml:3: rule 'y': Object contains unknown field `patern`",
+            r"20\.yaml:4: rule 'y': unknown field `patern`: did you mean `pattern`\?",
             health["checks"]["rules"]["detail"],
         )
         assert httpx2.get(f"{sidecar.metrics_url}/readyz").status_code == 200

@@ -19,7 +19,8 @@ _OPAQUE = re.compile(
 _AUTHORITY_END = re.compile(r"[/?#]")
 # Letters and digits of any script, for IDN; percent-encoding may hide an `@`.
 _HOST = re.compile(
-    rf"(?:{_PLACEHOLDER}|\[(?P<ipv6>[0-9A-Fa-f:.]++)\]|[\w.~!$&'()*+,;=-]*+)(?::[0-9]{{0,5}})?"
+    # What rules write in its place is percent-encoded.
+    rf"(?:{_PLACEHOLDER}|%5B\w{{1,80}}%5D|\[(?P<ipv6>[0-9A-Fa-f:.]++)\]|[\w.~!$&'()*+,;=-]*+)(?::[0-9]{{0,5}})?"
 )
 _HOST_AND_PORT = re.compile(r"[\w.-]++:[0-9]{1,5}(?=[/?#]|\Z)")
 _PATH_END = re.compile(r"[?#]")
