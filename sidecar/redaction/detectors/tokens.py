@@ -92,7 +92,7 @@ TOKENS = {
     "trello": r"ATTA[0-9a-f]{64,}",
     # https://docs.npmjs.com/about-access-tokens
     "npm": r"npm_[0-9A-Za-z]{36,}",
-    # https://pypi.org/help/#apitoken
+    # The help page of the Python Package Index, "How can I use API tokens"
     "pypi": r"pypi-[0-9A-Za-z_-]{50,}",
     # https://guides.rubygems.org/api-key-scopes/
     "rubygems": r"rubygems_[0-9a-f]{48,}",
