@@ -20,12 +20,14 @@ from ahocorasick_rs import BytesAhoCorasick, Implementation
 from sidecar.redaction.patterns import (
     NOTHING,
     Lead,
+    Mark,
     Search,
     any_of,
     compile_pattern,
     leads,
     marks,
     matching,
+    searching,
 )
 
 # A pattern that may begin at more places, or at more than one in so many bytes, is cheaper searched
@@ -33,14 +35,19 @@ from sidecar.redaction.patterns import (
 _MOST_PLACES, _BYTES_FOR_A_PLACE = 64, 256
 # Where no match begins, where it begins with the literal, with the character before, with either.
 _NOWHERE, _AT_LITERAL, _BEFORE_IT, _EITHER = range(4)
+_ANYWHERE = bytes([_AT_LITERAL] * 256)
 _LINE_END = ord("\n")
 # Letters whose other case takes more or fewer bytes, and those that are others in any case, as the
 # long s is an s.
-_CASE_CHANGES_LENGTH = re.compile(
-    "[\u017f\u0130\u023a\u023e\u1e9e\u2126\u212a\u212b\u2c62\u2c64\u2c6d-\u2c70\u2c7e\u2c7f"
-    "\u00b5\u0345\u03a3\u03c2\u03d0\u03d1\u03d5\u03d6\u03f0\u03f1\u03f4\u03f5\u1c80-\u1c88\u1fbe"
-    "\ua78d\ua7aa-\ua7ae\ua7b0-\ua7b2\ua7c5]"
+_CASE_CHANGES_LENGTH = searching(
+    compile_pattern(
+        "[\u017f\u0130\u023a\u023e\u1e9e\u2126\u212a\u212b\u2c62\u2c64\u2c6d-\u2c70\u2c7e\u2c7f"
+        "\u00b5\u0345\u03a3\u03c2\u03d0\u03d1\u03d5\u03d6\u03f0\u03f1\u03f4\u03f5\u1c80-\u1c88\u1fbe"
+        "\ua78d\ua7aa-\ua7ae\ua7b0-\ua7b2\ua7c5]"
+    )
 )
+# What has a lower case; Roman numerals and letters in circles are no letters to Unicode.
+_UPPER = searching(compile_pattern(r"[\p{Lu}\p{Lt}\x{2160}-\x{216f}\x{24b6}-\x{24cf}]"))
 
 Span = tuple[int, int]
 Places = dict[int, list[Span]]
@@ -60,35 +67,36 @@ class Sought(msgspec.Struct, frozen=True):
     family: str = ""
 
 
-class _Try(msgspec.Struct, frozen=True):
-    """A pattern that may begin with a literal, by the byte before and behind that."""
-
-    index: int
-    before: bytes
-    after: bytes
-
-
-class _Literal(msgspec.Struct):
-    """What is to be done where a literal stands.
+class _Group(msgspec.Struct, eq=False):
+    """Patterns for which the same is to be done where a literal stands.
 
     Attributes:
         written: how it is written, where its case counts.
-        tries: patterns that may begin with it.
-        before, after: by the byte before and behind it, whether any of them does.
-        within: patterns that contain it.
+        begin: whether a match begins there; else it contains the literal.
+        before: by the byte before it, where a match begins.
+        after: by the byte behind it, whether a match may go on.
+        lines: whether the patterns look at one line at a time.
+        indices: of the patterns.
     """
 
     written: bytes | None
-    tries: list[_Try] = []
-    before: bytes = b""
-    after: bytes = b""
-    within: list[int] = []
+    begin: bool
+    before: bytes
+    after: bytes
+    lines: bool
+    indices: list[int]
 
-    def settle(self) -> "_Literal":
-        """Sum up the tries, once all are known."""
-        self.before = _any(frozenset(one.before for one in self.tries))
-        self.after = _any(frozenset(one.after for one in self.tries))
-        return self
+
+class _Literal(msgspec.Struct, frozen=True):
+    """What is to be done where a literal stands; ``before`` and ``after`` are of any group."""
+
+    groups: list[_Group]
+    before: bytes
+    after: bytes
+
+    def without(self, group: _Group) -> "_Literal":
+        """Leave a group out."""
+        return _Literal([one for one in self.groups if one is not group], self.before, self.after)
 
 
 class FirstLook:
@@ -101,43 +109,38 @@ class FirstLook:
     def __init__(self, sought: list[Sought]) -> None:
         families: dict[str, list[int]] = {}
         self._any_case: set[int] = set()
-        literals: dict[str, dict[bytes | None, _Literal]] = {}
+        literals: dict[str, dict[tuple[bytes | None, bool, bytes, bytes, bool], _Group]] = {}
         for index, one in enumerate(sought):
             found = leads(one.pattern) if one.lines else ()
             contained = () if found else marks(one.pattern)
-            for lead in found:
-                literal = self._literal(literals, index, lead.literal, lead.any_case)
-                literal.tries.append(_Try(index, *_tables(lead)))
-            for mark in contained:
-                self._literal(literals, index, mark.literal, mark.any_case).within.append(index)
+            beginnings: tuple[Lead | Mark, ...] = found or contained
+            for literal in beginnings:
+                written = None if literal.any_case else literal.literal.encode()
+                if literal.any_case:
+                    self._any_case.add(index)
+                alike = (written, bool(found), *_tables(literal), one.lines)
+                groups = literals.setdefault(literal.literal.lower(), {})
+                groups.setdefault(alike, _Group(*alike, [])).indices.append(index)
             if not found and not contained:
                 families.setdefault(one.family if one.lines else "", []).append(index)
         self._always = families.pop("", [])
-        self._by_line = [one.lines for one in sought]
         self._families = [
             (any_of(sought[index].pattern for index in indices), indices)
             for indices in families.values()
         ]
         self._literals = [
-            [literal.settle() for literal in by_case.values()] for by_case in literals.values()
+            _Literal(
+                list(groups.values()),
+                _any(frozenset(group.before for group in groups.values())),
+                _any(frozenset(group.after for group in groups.values())),
+            )
+            for groups in literals.values()
         ]
         self._find = BytesAhoCorasick(
             [text.encode() for text in literals],
             # A quarter of the memory that a DFA takes, for a twentieth of the speed in all.
-            implementation=Implementation.ContiguousNFA,
+            implementation=Implementation.DFA,
         ).find_matches_as_indexes
-
-    def _literal(
-        self,
-        literals: dict[str, dict[bytes | None, _Literal]],
-        index: int,
-        text: str,
-        any_case: bool,
-    ) -> _Literal:
-        written = None if any_case else text.encode()
-        if any_case:
-            self._any_case.add(index)
-        return literals.setdefault(text.lower(), {}).setdefault(written, _Literal(written))
 
     def __call__(self, text: str, data: bytes) -> tuple[Places, Places, set[int]]:
         """Look at a text.
@@ -159,9 +162,9 @@ class FirstLook:
                 _place_family(search, indices, at, data, places, everywhere)
         lower = data.lower()
         if len(data) > len(text):
-            if _CASE_CHANGES_LENGTH.search(text):
+            if _CASE_CHANGES_LENGTH(data, 0)[0] != NOTHING:
                 everywhere |= self._any_case
-            else:
+            elif _UPPER(lower, 0)[0] != NOTHING:
                 lower = text.lower().encode()
         self._place(lower, data, places, lines, everywhere)
         for index in everywhere.intersection(places):
@@ -174,53 +177,42 @@ class FirstLook:
         self, lower: bytes, data: bytes, places: Places, lines: Places, everywhere: set[int]
     ) -> None:
         """Add what is to be done where literals stand."""
-        literals, last = self._literals, len(data) - 1
-        most = max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
-        done: set[int] = set()
+        literals, last, most = self._literals, len(data) - 1, _most(data)
+        spots: dict[_Group, list[Span]] = {}
         for which, start, end in self._find(lower, overlapping=True):
-            if which in done:
-                continue
+            literal = literals[which]
             before = data[start - 1] if start else _LINE_END
             behind = data[end] if end <= last else _LINE_END
-            for literal in literals[which]:
-                if literal.written is not None and data[start:end] != literal.written:
+            if not (literal.before[before] and literal.after[behind]):
+                continue
+            for group in literal.groups:
+                begins = group.before[before]
+                if not (begins and group.after[behind]):
                     continue
-                for index in literal.within:
-                    marked = lines.setdefault(index, [])
-                    # What looks at whole values may match more lines than that of its literal.
-                    if len(marked) < most and self._by_line[index]:
-                        marked.append((start, end))
-                    else:
-                        everywhere.add(index)
-                        if _is_done(literals[which], everywhere):
-                            done.add(which)
-                if not (literal.tries and literal.before[before] and literal.after[behind]):
+                if group.written is not None and data[start:end] != group.written:
                     continue
-                for one in literal.tries:
-                    begins = one.before[before]
-                    if not begins or not one.after[behind]:
-                        continue
-                    found = places.get(one.index)
-                    if found is None:
-                        found = places[one.index] = []
-                    elif len(found) >= most:
-                        everywhere.add(one.index)
-                        if _is_done(literals[which], everywhere):
-                            done.add(which)
-                        continue
-                    if begins != _BEFORE_IT or not start:
-                        found.append((start, end))
-                    if begins != _AT_LITERAL and start:
-                        found.append((_previous(data, start), end))
-
-
-def _is_done(literals: list[_Literal], everywhere: set[int]) -> bool:
-    """Tell whether all patterns of a literal are to be searched for everywhere."""
-    return all(
-        everywhere.issuperset(literal.within)
-        and all(one.index in everywhere for one in literal.tries)
-        for literal in literals
-    )
+                spans = spots.get(group)
+                if spans is None:
+                    spans = spots[group] = []
+                elif len(spans) >= most:
+                    # It will be searched for everywhere.
+                    if literals is self._literals:
+                        literals = literals.copy()
+                    literals[which] = literals[which].without(group)
+                    continue
+                if begins != _BEFORE_IT or not start:
+                    spans.append((start, end))
+                if begins != _AT_LITERAL and start:
+                    spans.append((_previous(data, start), end))
+        for group, spans in spots.items():
+            # What looks at whole values may match more lines than that of its literal.
+            if len(spans) >= most or not group.lines:
+                everywhere.update(group.indices)
+                continue
+            kind = places if group.begin else lines
+            for index in group.indices:
+                kind[index] = kind[index] + spans if index in kind else spans
+        everywhere.update(index for index, spans in places.items() if len(spans) >= most)
 
 
 def _place_family(
@@ -233,7 +225,7 @@ def _place_family(
 ) -> None:
     """Add where any of a family matches, of which the first place is known."""
     found: list[Span] = []
-    most = max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
+    most = _most(data)
     while at >= 0:
         if len(found) == most:
             everywhere.update(indices)
@@ -244,9 +236,8 @@ def _place_family(
         places[index] = found
 
 
-@lru_cache(maxsize=4096)
-def _any(tables: frozenset[bytes]) -> bytes:
-    return bytes(map(any, zip(*tables, strict=True)))
+def _most(data: bytes) -> int:
+    return max(_MOST_PLACES, len(data) // _BYTES_FOR_A_PLACE)
 
 
 def _previous(data: bytes, at: int) -> int:
@@ -257,11 +248,18 @@ def _previous(data: bytes, at: int) -> int:
     return at
 
 
-def _tables(lead: Lead) -> tuple[bytes, bytes]:
+def _tables(lead: Lead | Mark) -> tuple[bytes, bytes]:
+    if isinstance(lead, Mark):
+        return _ANYWHERE, _ANYWHERE
     return (
         _before_table(lead.before, lead.literal[0], lead.any_case),
         _after_table(lead.literal[-1], lead.after, lead.any_case),
     )
+
+
+@lru_cache(maxsize=4096)
+def _any(tables: frozenset[bytes]) -> bytes:
+    return bytes(map(any, zip(*tables, strict=True)))
 
 
 @lru_cache(maxsize=4096)
@@ -271,7 +269,7 @@ def _before_table(before: str, first: str, any_case: bool) -> bytes:
     Of a byte that is part of a longer character nothing is known.
     """
     if not before:
-        return bytes([_AT_LITERAL] * 256)
+        return _ANYWHERE
     match = matching(compile_pattern(f"(?:{before}){_spelt(first, any_case)}"))
     table = bytearray([_EITHER] * 256)
     for byte in range(128):

@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from copy import copy
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -85,6 +86,27 @@ class _Edit(msgspec.Struct, frozen=True):
 
     def begin(self) -> int:
         return self.start
+
+
+class _Unit(msgspec.Struct):
+    """One line of a text, or several that a value spans.
+
+    Attributes:
+        start: where it stands in the text.
+        text: as it is now.
+        found: what is to be changed in it.
+        length: it had at first.
+        trail: what was changed.
+    """
+
+    start: int
+    text: str
+    found: list[Found]
+    length: int = 0
+    trail: list[list[_Edit]] = []
+
+    def __post_init__(self) -> None:
+        self.length = len(self.text)
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -360,47 +382,70 @@ class Redactor:
         encoded = may_be_encoded(text)
         if not found and not encoded:
             return text
-        if "\n" not in text:
-            return self._settle(text, found, where, 0)
+        if "\n" in text:
+            units = [_Unit(*unit) for unit in _units(text, found, encoded)]
+        else:
+            units = [_Unit(0, text, found)]
+        self._settle(units, where)
         pieces: list[str] = []
         last = 0
-        for start, end, of_unit in _units(text, found, encoded):
-            unit = text[start:end]
-            settled = self._settle(unit, of_unit, where, start)
-            if settled is not unit:
-                pieces += (text[last:start], settled)
-                last = end
+        for unit in units:
+            if unit.trail:
+                pieces += (text[last : unit.start], unit.text)
+                last = unit.start + unit.length
         if not pieces:
             return text
         pieces.append(text[last:])
         return "".join(pieces)
 
-    def _settle(self, text: str, found: list[Found], where: "_Where", offset: int) -> str:
-        """Change what is found in a few lines until nothing is."""
-        trail: list[list[_Edit]] = []
-        longest = _MAX_GROWTH * len(text) + 4096
+    def _settle(self, units: list["_Unit"], where: "_Where") -> None:
+        """Change what is found in some lines until nothing is."""
         for _ in range(_MAX_PASSES):
-            try:
-                edits = self._edits(text, found, where)
-            except DropRecordError as error:
-                place = where.origin or (0, 0)
-                where.report.add(error.rule_id, where.key, *place, where.pointer)
-                raise
-            if not edits:
-                return text
-            for edit in edits:
-                start, end = where.origin or (0, 0)
-                if where.origin is None and where.report.detailed:
-                    start, end = _origin(edit.start, edit.end, trail)
-                    start, end = _origin(start + offset, end + offset, where.trail)
-                assert edit.rule is not None, "what a rule found"
-                where.report.add(edit.rule.id, where.key, start, end, where.pointer)
-            trail.append(edits)
-            text = _apply(text, edits)
-            if len(text) > longest:
-                break
-            found = self._scanner(text, where.plan.skipped, where.plan.near)
+            changed = []
+            for unit in units:
+                try:
+                    edits = self._edits(unit.text, unit.found, where)
+                except DropRecordError as error:
+                    place = where.origin or (0, 0)
+                    where.report.add(error.rule_id, where.key, *place, where.pointer)
+                    raise
+                if edits:
+                    self._note(edits, unit, where)
+                    unit.trail.append(edits)
+                    unit.text = _apply(unit.text, edits)
+                    if len(unit.text) > _MAX_GROWTH * unit.length + 4096:
+                        raise UnstableError("the rules keep changing what they wrote")
+                    changed.append(unit)
+            if not changed:
+                return
+            units = changed
+            self._look_again(units, where)
         raise UnstableError("the rules keep changing what they wrote")
+
+    def _note(self, edits: list["_Edit"], unit: "_Unit", where: "_Where") -> None:
+        for edit in edits:
+            start, end = where.origin or (0, 0)
+            if where.origin is None and where.report.detailed:
+                start, end = _origin(edit.start, edit.end, unit.trail)
+                start, end = _origin(start + unit.start, end + unit.start, where.trail)
+            assert edit.rule is not None, "what a rule found"
+            where.report.add(edit.rule.id, where.key, start, end, where.pointer)
+
+    def _look_again(self, units: list["_Unit"], where: "_Where") -> None:
+        """Look for what is found in lines now, in all of them at once."""
+        skipped, near = where.plan.skipped, where.plan.near
+        ends = list(accumulate(len(unit.text) + 1 for unit in units))
+        for unit in units:
+            unit.found = []
+        for start, end, finder in self._scanner("\n".join(u.text for u in units), skipped, near):
+            index = bisect_right(ends, start)
+            begin = ends[index - 1] if index else 0
+            if end >= ends[index]:
+                # It goes on in lines that stood elsewhere.
+                for unit in units:
+                    unit.found = self._scanner(unit.text, skipped, near)
+                return
+            units[index].found.append((start - begin, end - begin, finder))
 
     def _edits(self, text: str, found: list[Found], where: "_Where") -> list[_Edit]:
         """Return what one pass changes in a text, in order and without overlaps."""
@@ -465,10 +510,10 @@ class Redactor:
         return edits
 
 
-def _units(text: str, found: list[Found], encoded: bool) -> Iterator[tuple[int, int, list[Found]]]:
+def _units(text: str, found: list[Found], encoded: bool) -> Iterator[tuple[int, str, list[Found]]]:
     """Yield the lines that need a closer look, together where a value spans them.
 
-    Returns for each its place, and what was found in it, as offsets in it.
+    Returns for each its place, itself, and what was found in it, as offsets in it.
     """
     places = [(start, end, (start, end, finder)) for start, end, finder in found]
     spots: list[tuple[int, int, Found | None]] = list(places)
@@ -480,7 +525,7 @@ def _units(text: str, found: list[Found], encoded: bool) -> Iterator[tuple[int, 
     for start, end, value in spots:
         if start >= high:
             if high >= 0:
-                yield low, high, within
+                yield low, text[low:high], within
             low, high, within = text.rfind("\n", 0, start) + 1, 0, []
         if end > high:
             line_end = text.find("\n", end)
@@ -488,7 +533,7 @@ def _units(text: str, found: list[Found], encoded: bool) -> Iterator[tuple[int, 
         if value is not None:
             within.append((start - low, end - low, value[2]))
     if high >= 0:
-        yield low, high, within
+        yield low, text[low:high], within
 
 
 def _begin(spot: tuple[int, int, Any]) -> int:

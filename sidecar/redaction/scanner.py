@@ -7,13 +7,12 @@ words nearby, a narrower place within.
 A scanner keeps no state but the automata that RE2 builds as it goes.
 """
 
-import random
 import re
-import string
 from collections.abc import Callable, Iterable, Iterator, Set
 
 import msgspec
 
+from sidecar.redaction import warm_up
 from sidecar.redaction.actions import Change
 from sidecar.redaction.detectors.base import Shape, Span
 from sidecar.redaction.first_look import FirstLook, Sought
@@ -26,6 +25,9 @@ Near = tuple[Nearby, ...]
 Found = tuple[int, int, "Finder"]
 
 _UUID = re.compile(rb"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b")
+# How much text is looked at before there is any: at a time; by each pattern that is searched for;
+# and how many beginnings of those that are tried where they may begin.
+_WARM_LOOK, _WARM_PART, _WARM_LEADS = 2_000, 20_000, 4
 # How much longer than its literal a word nearby may be, in bytes.
 _LONGEST_WORD = 64
 # What detectors without a literal have in common; each is small alone.
@@ -229,31 +231,20 @@ class Scanner:
         return found if len(data) == len(text) or not found else _in_characters(data, found)
 
     def _warm(self) -> None:
-        """Build automata before there is text, so that the first is not slower than others."""
-        draw = random.Random(1)
-        for kind in _KINDS:
-            text = "".join(draw.choices(kind, k=_WARM_LENGTH))
-            self._look(text, text.encode())
+        for text in warm_up.texts():
+            # In pieces, since in a long text the look gives up what matches everywhere.
+            for begin in range(0, len(text), _WARM_LOOK):
+                piece = text[begin : begin + _WARM_LOOK]
+                self._look(piece, piece.encode())
             part = text[:_WARM_PART].encode()
             for finder in self.finders:
                 if finder.near or not leads(finder.sought.pattern):
-                    finder.search(part, 0)
+                    for _ in finder.all(part, ()):
+                        pass
         for finder in self.finders:
             for lead in leads(finder.sought.pattern)[:_WARM_LEADS]:
-                for begin in (lead.literal, f" {lead.literal}"):
-                    finder.match((begin + _WARM_END).encode(), 0)
-
-
-# What text is made of, by which automata grow most.
-_KINDS = (
-    string.ascii_letters + string.digits + string.punctuation + " \u00e9\ufffd",
-    string.ascii_letters + string.digits + "+/",
-    string.digits * 3 + " -.:+()/",
-)
-# How much of each kind, for all patterns together and for each that is searched for; and what is
-# tried of those that begin with a literal.
-_WARM_LENGTH, _WARM_PART = 40_000, 10_000
-_WARM_LEADS, _WARM_END = 4, "0aZ9bY8-c_7.d/e+f=" * 4
+                for beginning in (lead.literal, f" {lead.literal}"):
+                    finder.match((beginning + warm_up.END).encode(), 0)
 
 
 def _in_characters(data: bytes, found: list[Found]) -> list[Found]:

@@ -267,6 +267,7 @@ def _is_any(text: str) -> bool:
     return any(_is(number, text) for number in _NAMED)
 
 
+@lru_cache(maxsize=256)
 def _narrow_behind_its_name(text: str) -> Span | None:
     """Find which of the numbers it is that go by the word which the text begins with."""
     word = _WORD.match(text, int(not text[0].isalpha()))
