@@ -87,6 +87,10 @@ class _Group(msgspec.Struct, eq=False):
     indices: list[int]
 
 
+# By all that its patterns have in common.
+_Groups = dict[tuple[bytes | None, bool, bytes, bytes, bool], _Group]
+
+
 class _Literal(msgspec.Struct, frozen=True):
     """What is to be done where a literal stands; ``before`` and ``after`` are of any group."""
 
@@ -99,35 +103,10 @@ class _Literal(msgspec.Struct, frozen=True):
         return _Literal([one for one in self.groups if one is not group], self.before, self.after)
 
 
-class FirstLook:
-    """Finds the places at which patterns, given in a fixed order, may match.
+class _Literals:
+    """Finds where literals stand."""
 
-    Raises:
-        re2.error: a pattern is not RE2 or needs too much memory.
-    """
-
-    def __init__(self, sought: list[Sought]) -> None:
-        families: dict[str, list[int]] = {}
-        self._any_case: set[int] = set()
-        literals: dict[str, dict[tuple[bytes | None, bool, bytes, bytes, bool], _Group]] = {}
-        for index, one in enumerate(sought):
-            found = leads(one.pattern) if one.lines else ()
-            contained = () if found else marks(one.pattern)
-            beginnings: tuple[Lead | Mark, ...] = found or contained
-            for literal in beginnings:
-                written = None if literal.any_case else literal.literal.encode()
-                if literal.any_case:
-                    self._any_case.add(index)
-                alike = (written, bool(found), *_tables(literal), one.lines)
-                groups = literals.setdefault(literal.literal.lower(), {})
-                groups.setdefault(alike, _Group(*alike, [])).indices.append(index)
-            if not found and not contained:
-                families.setdefault(one.family if one.lines else "", []).append(index)
-        self._always = families.pop("", [])
-        self._families = [
-            (any_of(sought[index].pattern for index in indices), indices)
-            for indices in families.values()
-        ]
+    def __init__(self, literals: dict[str, _Groups], implementation: Implementation) -> None:
         self._literals = [
             _Literal(
                 list(groups.values()),
@@ -137,46 +116,16 @@ class FirstLook:
             for groups in literals.values()
         ]
         self._find = BytesAhoCorasick(
-            [text.encode() for text in literals],
-            # A quarter of the memory that a DFA takes, for a twentieth of the speed in all.
-            implementation=Implementation.DFA,
+            [text.encode() for text in literals], implementation=implementation
         ).find_matches_as_indexes
 
-    def __call__(self, text: str, data: bytes) -> tuple[Places, Places, set[int]]:
-        """Look at a text.
+    def spots(self, lower: bytes, data: bytes) -> list[tuple[_Group, list[Span]]]:
+        """Return where the patterns of groups are to be tried or searched for.
 
         Args:
-            text: any.
-            data: the same in UTF-8.
-
-        Returns:
-            Pattern index → where it is to be tried: (start of the match, end of its literal), in
-            bytes; pattern index → places in the lines that are to be searched for it; and the
-            indices of the patterns that are to be searched for everywhere.
+            lower: a text in lower case.
+            data: the text, as long.
         """
-        everywhere = set(self._always)
-        places: Places = {}
-        lines: Places = {}
-        for search, indices in self._families:
-            if (at := search(data, 0)[0][0]) >= 0:
-                _place_family(search, indices, at, data, places, everywhere)
-        lower = data.lower()
-        if len(data) > len(text):
-            if _CASE_CHANGES_LENGTH(data, 0)[0] != NOTHING:
-                everywhere |= self._any_case
-            elif _UPPER(lower, 0)[0] != NOTHING:
-                lower = text.lower().encode()
-        self._place(lower, data, places, lines, everywhere)
-        for index in everywhere.intersection(places):
-            del places[index]
-        for index in everywhere.intersection(lines):
-            del lines[index]
-        return places, lines, everywhere
-
-    def _place(
-        self, lower: bytes, data: bytes, places: Places, lines: Places, everywhere: set[int]
-    ) -> None:
-        """Add what is to be done where literals stand."""
         literals, last, most = self._literals, len(data) - 1, _most(data)
         spots: dict[_Group, list[Span]] = {}
         for which, start, end in self._find(lower, overlapping=True):
@@ -204,7 +153,77 @@ class FirstLook:
                     spans.append((start, end))
                 if begins != _AT_LITERAL and start:
                     spans.append((_previous(data, start), end))
-        for group, spans in spots.items():
+        return list(spots.items())
+
+
+class FirstLook:
+    """Finds the places at which patterns, given in a fixed order, may match.
+
+    Raises:
+        re2.error: a pattern is not RE2 or needs too much memory.
+    """
+
+    def __init__(self, sought: list[Sought]) -> None:
+        families: dict[str, list[int]] = {}
+        self._any_case: set[int] = set()
+        literals: dict[str, _Groups] = {}
+        for index, one in enumerate(sought):
+            found = leads(one.pattern) if one.lines else ()
+            contained = () if found else marks(one.pattern)
+            beginnings: tuple[Lead | Mark, ...] = found or contained
+            for literal in beginnings:
+                written = None if literal.any_case else literal.literal.encode()
+                if literal.any_case:
+                    self._any_case.add(index)
+                alike = (written, bool(found), *_tables(literal), one.lines)
+                groups = literals.setdefault(literal.literal.lower(), {})
+                groups.setdefault(alike, _Group(*alike, [])).indices.append(index)
+            if not found and not contained:
+                families.setdefault(one.family if one.lines else "", []).append(index)
+        self._always = families.pop("", [])
+        self._families = [
+            (any_of(sought[index].pattern for index in indices), indices)
+            for indices in families.values()
+        ]
+        # Apart, so that the table of the one for most text has columns for few bytes.
+        self._ascii = _Literals(
+            {text: groups for text, groups in literals.items() if text.isascii()},
+            Implementation.DFA,
+        )
+        self._others = _Literals(
+            {text: groups for text, groups in literals.items() if not text.isascii()},
+            Implementation.ContiguousNFA,
+        )
+
+    def __call__(self, text: str, data: bytes) -> tuple[Places, Places, set[int]]:
+        """Look at a text.
+
+        Args:
+            text: any.
+            data: the same in UTF-8.
+
+        Returns:
+            Pattern index → where it is to be tried: (start of the match, end of its literal), in
+            bytes; pattern index → places in the lines that are to be searched for it; and the
+            indices of the patterns that are to be searched for everywhere.
+        """
+        everywhere = set(self._always)
+        places: Places = {}
+        lines: Places = {}
+        for search, indices in self._families:
+            if (at := search(data, 0)[0][0]) >= 0:
+                _place_family(search, indices, at, data, places, everywhere)
+        lower = data.lower()
+        if len(data) > len(text):
+            if _CASE_CHANGES_LENGTH(data, 0)[0] != NOTHING:
+                everywhere |= self._any_case
+            elif _UPPER(lower, 0)[0] != NOTHING:
+                lower = text.lower().encode()
+        spots = self._ascii.spots(lower, data)
+        if len(data) > len(text):
+            spots += self._others.spots(lower, data)
+        most = _most(data)
+        for group, spans in spots:
             # What looks at whole values may match more lines than that of its literal.
             if len(spans) >= most or not group.lines:
                 everywhere.update(group.indices)
@@ -213,6 +232,11 @@ class FirstLook:
             for index in group.indices:
                 kind[index] = kind[index] + spans if index in kind else spans
         everywhere.update(index for index, spans in places.items() if len(spans) >= most)
+        for index in everywhere.intersection(places):
+            del places[index]
+        for index in everywhere.intersection(lines):
+            del lines[index]
+        return places, lines, everywhere
 
 
 def _place_family(

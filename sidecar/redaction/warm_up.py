@@ -9,7 +9,7 @@ import string
 from collections.abc import Iterator
 
 # How much there is of each kind, in characters, and how long a word is on average.
-LENGTH = 80_000
+LENGTH = 60_000
 _WORD = 16
 # By these, automata grow most.
 _KINDS = (

@@ -6,6 +6,15 @@ import msgspec
 
 Span = tuple[int, int]
 
+# Letters, marks and digits of all scripts, for a set of characters. By blocks, and without those of
+# punctuation and symbols: Unicode's own classes have hundreds of ranges, and patterns repeat them.
+LETTERS = (
+    r"A-Za-z\x{aa}\x{b5}\x{ba}\x{c0}-\x{d6}\x{d8}-\x{f6}\x{f8}-\x{1fff}\x{2c00}-\x{2dff}"
+    r"\x{3005}-\x{3007}\x{3040}-\x{d7ff}\x{f900}-\x{fdff}\x{fe70}-\x{fefc}\x{ff10}-\x{ff19}"
+    r"\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}\x{ff66}-\x{ffdc}\x{10000}-\x{1cfff}\x{1e000}-\x{1efff}"
+    r"\x{20000}-\x{3ffff}"
+)
+
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """One way in which a value is written.

@@ -1,18 +1,19 @@
 """Detectors of personal data that has a form of its own: e-mail addresses, US social security."""
 
-from sidecar.redaction.detectors.base import Detector, Shape, Span
+from sidecar.redaction.detectors.base import LETTERS, Detector, Shape, Span
 from sidecar.redaction.detectors.digits import BLANK, DASH, behind_word
 
+_ALNUM = f"0-9{LETTERS}"
 # RFC 5322 allows more in a local part than people use; `/ = ? & % : {}` are left out because in
 # telemetry they stand between an address and its surroundings far more often than inside it.
-_LOCAL_PART = r"(?:[\p{L}\p{N}_](?:[\p{L}\p{M}\p{N}_.+'~!#$*^-]*[\p{L}\p{M}\p{N}_.+~-])?)"
-_LABEL = r"[\p{L}\p{M}\p{N}-]"
+_LOCAL_PART = rf"(?:[{_ALNUM}_](?:[{_ALNUM}_.+'~!#$*^-]*[{_ALNUM}_.+~-])?)"
+_LABEL = f"[{_ALNUM}-]"
 # `package@4.17.21.tgz`, `action@v1.2.x`: a name begins with one number at most.
 _NAMED = rf"{_LABEL}*[A-UW-Za-uw-z\x{{c0}}-\x{{1fff}}\x{{3040}}-\x{{d7ff}}]{_LABEL}*"
-_NUMBERED = rf"[Vv]?[0-9]+(?:\.\p{{L}}{_LABEL}*)*"
+_NUMBERED = rf"[Vv]?[0-9]+(?:\.[{LETTERS}]{_LABEL}*)*"
 _EMAIL = (
     rf"{_LOCAL_PART}@(?:{_NAMED}(?:\.{_LABEL}+)*|{_NUMBERED})"
-    r"\.(?:xn--[a-zA-Z0-9-]+|\p{L}[\p{L}\p{M}]+)"
+    rf"\.(?:xn--[a-zA-Z0-9-]+|[{LETTERS}]{{2,}})"
 )
 
 # The SSA gives no area 000, 666 or 9xx, and no group or serial of zeros only.

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import phonenumbers
 
-from sidecar.redaction.detectors.base import Detector, Shape, Span
+from sidecar.redaction.detectors.base import LETTERS, Detector, Shape, Span
 from sidecar.redaction.detectors.digits import SEPARATOR, alternatives
 
 # How many digits follow the calling code (ITU-T E.164), as numbering plans have it, and no more
@@ -132,16 +132,16 @@ _LINKS = (
     *("direct", "line", "mobile", "cell", "office", "home", "work", "has", "been", "changed"),
     *("es", "est", "ist", "lautet", "unter", "al", "au"),
 )
-# Letters by their blocks: Unicode's own classes have hundreds of ranges, and are repeated here.
-_LETTERS = r"A-Za-z\x{c0}-\x{52f}\x{5d0}-\x{6ff}\x{900}-\x{1fff}\x{3040}-\x{d7ff}"
 _CAPITALS = r"A-Z\x{c0}-\x{de}\x{100}-\x{24f}\x{386}-\x{3ab}\x{400}-\x{42f}"
-_NO_WORD = rf"[^0-9+\n{_LETTERS}]"
+_NO_WORD = rf"[^0-9+\n{LETTERS}]"
 _LINK = rf"{_NO_WORD}{{1,4}}(?:(?i:{alternatives(_LINKS)}){_NO_WORD}{{1,3}}){{0,4}}"
-_BEHIND_PHONE = rf"(?:^|[^\p{{L}}])(?i:{alternatives((*_PHONE_WORDS, *_CALL_PEOPLE_WORDS))}){_LINK}"
+_BEHIND_PHONE = (
+    rf"(?:^|[^{LETTERS}])(?i:{alternatives((*_PHONE_WORDS, *_CALL_PEOPLE_WORDS))}){_LINK}"
+)
 # Or the name of whom to call: `Text Ada Lovelace at`.
-_NAME_LINK = rf"(?: [{_CAPITALS}][.'{_LETTERS}-]{{0,24}}){{1,4}} (?i:at|on|under|auf|al) "
+_NAME_LINK = rf"(?: [{_CAPITALS}][.'{LETTERS}-]{{0,24}}){{1,4}} (?i:at|on|under|auf|al) "
 _BEHIND_CALL = (
-    rf"(?:^|[^\p{{L}}])(?:(?i:{alternatives(_CALL_WORDS)}){_LINK}"
+    rf"(?:^|[^{LETTERS}])(?:(?i:{alternatives(_CALL_WORDS)}){_LINK}"
     rf"|(?i:{alternatives(('call', 'text', 'contact', 'reach', 'phone', 'ring'))}){_NAME_LINK})"
 )
 _BEFORE_PHONE = (
