@@ -384,6 +384,9 @@ def _parse(path: Path) -> tuple[Any, _Lines]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         reason, line = error.problem or "", mark.line + 1 if mark is not None else 1
+        if "nesting depth" in reason:
+            # From 0.2.6 on, libyaml has a bound of its own, and meets it before any event.
+            reason = f"nests deeper than {_MAX_DEPTH} levels"
     except ValueError as error:
         # As of a number with more digits than Python reads.
         reason, line = str(error), 1
