@@ -25,6 +25,7 @@ from sidecar.http.openapi import document
 from sidecar.http.pages import create_app
 from sidecar.http.server import bind, serve
 from sidecar.pipeline.dispatch import Pipeline
+from sidecar.pipeline.queue import Queue
 from sidecar.receivers import events, otlp_http
 from sidecar.receivers.intake import Intake
 from sidecar.receivers.otlp_grpc import GrpcReceiver
@@ -71,9 +72,16 @@ class Sidecar:
         self._rules = rules = RulesInForce(settings.rules_dir, settings.sidecar_hash_key.encode())
         redactions = Redactions()
         self.cache = Cache.from_url(settings.redis_url, settings.sidecar_cache_bytes)
-        self.pipeline = Pipeline(
-            exporters.build(settings), queue_bytes=settings.sidecar_queue_bytes
+        built = exporters.build(settings)
+        queue = Queue(
+            {exporter.name: exporter.signals for exporter in built},
+            max_bytes=settings.queue_bytes,
+            max_age=settings.sidecar_queue_max_age,
+            directory=settings.queue_dir,
+            fsync=settings.sidecar_queue_sync == "full",
+            linger=settings.sidecar_batch_seconds,
         )
+        self.pipeline = Pipeline(built, queue)
         self.health = Health(
             settings.telemetry_cache_version,
             self.cache,
@@ -139,7 +147,7 @@ class Sidecar:
             await nursery.start(self._stop_on_signal, nursery.cancel_scope)
             await nursery.start(self._rules.run, self._stopping)
             await nursery.start(self.cache.run)
-            nursery.start_soon(self.pipeline.run)
+            await nursery.start(self.pipeline.run)
             # Until it is cancelled at the end, so that kubelet and Prometheus can see the stop.
             await self._serve(nursery, admin, until=trio.Event())
             async with trio.open_nursery() as receivers:

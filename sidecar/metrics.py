@@ -52,9 +52,33 @@ REDACTED = _counter(
     "redacted_records_total", "Records in which a rule changed something.", "signal"
 )
 FINDINGS = _counter("findings_total", "Values that a rule found.", "rule", "signal", "mode")
-DROPPED = _counter("dropped_records_total", "Records that were not passed on.", "signal", "reason")
-QUEUE_BYTES = _gauge("queue_bytes", "Bytes that wait to be exported.", "exporter")
-QUEUE_RECORDS = _gauge("queue_records", "Records that wait to be exported.", "exporter")
+DROPPED = _counter(
+    "dropped_records_total",
+    "Records that were given up; without an exporter: before they waited for any.",
+    "exporter",
+    "signal",
+    "reason",
+)
+RECOVERED = _counter(
+    "recovered_records_total",
+    "Records that an earlier process had taken in, found in the queue's file.",
+    "exporter",
+    "signal",
+)
+QUEUE_BYTES = _gauge("queue_bytes", "Bytes that wait to be exported, as they are kept.", "exporter")
+QUEUE_RECORDS = _gauge("queue_records", "Records that wait to be exported.", "exporter", "signal")
+QUEUE_OLDEST = _gauge(
+    "queue_oldest_age_seconds", "For how long the oldest record has waited.", "exporter"
+)
+REJECTED = _counter(
+    "rejected_records_total",
+    "Records that an exporter's target refused for good; they are dead letters then.",
+    "exporter",
+    "signal",
+)
+DEAD_LETTER_RECORDS = _gauge(
+    "dead_letter_records", "Records in dead letters now.", "exporter", "signal"
+)
 EXPORTED = _counter(
     "exported_records_total", "Records that an exporter's target took.", "exporter", "signal"
 )

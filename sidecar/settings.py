@@ -26,6 +26,9 @@ _PortOrOff = Annotated[
 _Bytes = Annotated[
     int, msgspec.Meta(ge=1024, le=2**40, description="a whole number of bytes, at least 1024")
 ]
+_BytesOrDefault = Annotated[
+    int, msgspec.Meta(ge=0, le=2**40, description="a whole number of bytes, or 0 for the default")
+]
 _Seconds = Annotated[
     float, msgspec.Meta(ge=0, le=3600, description="a number of seconds from 0 to 3600")
 ]
@@ -70,8 +73,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["", "none", "gzip"], msgspec.Meta(description="none or gzip")
     ] = ""
     otel_exporter_otlp_protocol: Annotated[
-        Literal["", "http/protobuf"], msgspec.Meta(description="http/protobuf")
-    ] = ""
+        Literal["http/protobuf", "grpc"], msgspec.Meta(description="http/protobuf or grpc")
+    ] = "http/protobuf"
+    otel_exporter_otlp_certificate: str = ""
+    otel_exporter_otlp_client_certificate: str = ""
+    otel_exporter_otlp_client_key: str = ""
     sidecar_host: str = "127.0.0.1"
     sidecar_port: _Port = 8000
     sidecar_otlp_http_port: _PortOrOff = 4318
@@ -84,7 +90,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     sidecar_hash_key: str = ""
     sidecar_max_body_bytes: _Bytes = 16 * _MIB
-    sidecar_queue_bytes: _Bytes = 32 * _MIB
+    sidecar_queue_bytes: _BytesOrDefault = 0
+    sidecar_queue_max_age: Annotated[
+        float, msgspec.Meta(ge=1, le=10**9, description="a number of seconds, at least 1")
+    ] = 3 * 24 * 3600.0
+    sidecar_queue_sync: Annotated[
+        Literal["full", "normal"], msgspec.Meta(description="full or normal")
+    ] = "full"
+    sidecar_batch_seconds: Annotated[
+        float, msgspec.Meta(ge=0, le=60, description="a number of seconds from 0 to 60")
+    ] = 0.2
     sidecar_cache_bytes: _Bytes = 16 * _MIB
     sidecar_drain_seconds: _Seconds = 20.0
 
@@ -94,11 +109,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return Path(self.sidecar_rules) if self.sidecar_rules else default_rules_dir()
 
     @property
+    def queue_dir(self) -> Path | None:
+        """Where the queue's file is; None when it is in memory."""
+        return Path(self.sidecar_queue_dir) if self.sidecar_queue_dir else None
+
+    @property
+    def queue_bytes(self) -> int:
+        """The bound of the queue: the one that is set, else 512 MiB on disk, 32 MiB in memory."""
+        return self.sidecar_queue_bytes or (512 if self.sidecar_queue_dir else 32) * _MIB
+
+    @property
     def otlp_endpoints(self) -> dict[OtlpSignal, str]:
-        """The full URL for each signal that has one.
+        """The URL for each signal that has one.
 
         As https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp
-        says: a signal's own endpoint is used as it is, the common one gets ``/v1/<signal>``.
+        says: a signal's own endpoint is used as it is, the common one gets ``/v1/<signal>``. For
+        gRPC there are no paths.
         """
         own: dict[OtlpSignal, str] = {
             "traces": self.otel_exporter_otlp_traces_endpoint,
@@ -106,8 +132,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "logs": self.otel_exporter_otlp_logs_endpoint,
         }
         base = self.otel_exporter_otlp_endpoint.rstrip("/")
+        grpc = self.otel_exporter_otlp_protocol == "grpc"
         urls = {
-            signal: url or (f"{base}/v1/{signal}" if base else "") for signal, url in own.items()
+            signal: url or (base if grpc or not base else f"{base}/v1/{signal}")
+            for signal, url in own.items()
         }
         return {signal: url for signal, url in urls.items() if url}
 
@@ -142,6 +170,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(found) or ("stdout",)
 
 
+_OTLP_ENDPOINTS = tuple(
+    f"otel_exporter_otlp{signal}_endpoint" for signal in ("", "_traces", "_metrics", "_logs")
+)
 _SECRETS = frozenset(
     name
     for name in Settings.__struct_fields__
@@ -151,10 +182,7 @@ _SECRETS = frozenset(
 _URL_SCHEMES = {
     "redis_url": ("redis", "rediss", "redis+sentinel", "redis+cluster"),
     "loki_url": ("http", "https"),
-    **{
-        f"otel_exporter_otlp{s}_endpoint": ("http", "https")
-        for s in ("", "_traces", "_metrics", "_logs")
-    },
+    **dict.fromkeys(_OTLP_ENDPOINTS, ("http", "https")),
 }
 _HINTS = get_type_hints(Settings, include_extras=True)
 _KUBERNETES_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
@@ -255,11 +283,6 @@ def _check_together(settings: Settings) -> None:
     if headers and not settings.otlp_endpoints:
         raise SettingsError(
             "OTEL_EXPORTER_OTLP_HEADERS is set, so OTEL_EXPORTER_OTLP_ENDPOINT must be set"
-        )
-    if settings.sidecar_queue_dir:
-        raise SettingsError(
-            f"SIDECAR_QUEUE_DIR={settings.sidecar_queue_dir!r} is not allowed: this version keeps "
-            "its queue in memory; leave the variable empty"
         )
     ports = [
         ("SIDECAR_PORT", settings.sidecar_port),

@@ -78,8 +78,8 @@ def test_an_empty_redis_url_means_none_and_other_empty_values_the_default() -> N
             "OTEL_EXPORTER_OTLP_ENDPOINT points at this sidecar's own port 4318",
         ),
         (
-            {"SIDECAR_QUEUE_DIR": "/queue"},
-            "SIDECAR_QUEUE_DIR='/queue' is not allowed: this version",
+            {"SIDECAR_QUEUE_SYNC": "maybe"},
+            "SIDECAR_QUEUE_SYNC='maybe' is not allowed: use full or normal",
         ),
         ({"SIDECAR_PORT": "tcp://10.0.0.1:80"}, "use a port from 1 to 65535 (Kubernetes sets such"),
     ],

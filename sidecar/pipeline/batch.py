@@ -3,9 +3,13 @@
 from typing import Literal
 
 import msgspec
+import zstandard
 
 Signal = Literal["traces", "metrics", "logs", "events"]
 SIGNALS: tuple[Signal, ...] = ("traces", "metrics", "logs", "events")
+
+# Telemetry repeats itself so much that more effort saves little.
+_ZSTD_LEVEL = 1
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -22,6 +26,32 @@ class Batch(msgspec.Struct, frozen=True):
     signal: Signal
     body: bytes
     records: int
+
+
+class PackedBatch(msgspec.Struct, frozen=True):
+    """A batch as it waits.
+
+    Attributes:
+        signal, records: as of `Batch`.
+        size: of the body, in bytes.
+        body: compressed with zstd (RFC 8878).
+    """
+
+    signal: Signal
+    records: int
+    size: int
+    body: bytes
+
+    def unpack(self) -> Batch:
+        """Return the batch; raises ``zstandard.ZstdError`` when the body is none."""
+        body = zstandard.decompress(self.body, max_output_size=self.size)
+        return Batch(self.signal, body, self.records)
+
+
+def pack(batch: Batch) -> PackedBatch:
+    """Compress a batch."""
+    body = zstandard.compress(batch.body, level=_ZSTD_LEVEL)
+    return PackedBatch(batch.signal, batch.records, len(batch.body), body)
 
 
 def merge(batches: list[Batch]) -> Batch:

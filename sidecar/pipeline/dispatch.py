@@ -1,22 +1,23 @@
-"""Brings what waits in the queues to the exporters, one task for each exporter.
+"""Brings what waits in the queue to the exporters, one task for each exporter.
 
 A batch that may be taken later is tried until it is: the bound of the queue is the pressure back
 to the senders. A merged batch that is refused for good is halved until the refused part stands
-alone, so that one bad record does not take others along.
+alone, so that one bad record does not take others along; that part becomes a dead letter.
 """
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 import structlog
 import trio
 
-from sidecar.metrics import DROPPED, EXPORT_RETRIES, EXPORT_SECONDS, EXPORTED
-from sidecar.pipeline.batch import Batch, merge
+from sidecar.metrics import DROPPED, EXPORT_RETRIES, EXPORT_SECONDS, EXPORTED, REJECTED
+from sidecar.pipeline.batch import Batch, PackedBatch, merge
 from sidecar.pipeline.exporter import Exporter, Refused, Retryable
-from sidecar.pipeline.queue import Fanout, Queue
+from sidecar.pipeline.queue import Queue, Waiting
 from sidecar.pipeline.retry import Backoff
 
 _log = structlog.get_logger(__name__)
@@ -45,11 +46,11 @@ class ExporterState(msgspec.Struct, frozen=True):
 
 
 class Dispatcher:
-    """Exports what waits in one queue through one exporter, for as long as `run` runs.
+    """Exports what waits for one exporter, for as long as `run` runs.
 
     Args:
         exporter: is used by this dispatcher alone.
-        queue: is emptied by this dispatcher alone.
+        queue: where it waits.
         backoff: the waits between tries.
     """
 
@@ -65,7 +66,9 @@ class Dispatcher:
     async def run(self) -> None:
         """Export until cancelled."""
         while True:
-            await self._deliver(await self._queue.head(self._exporter.merge_bytes))
+            await self._deliver(
+                await self._queue.head(self._exporter.name, self._exporter.merge_bytes)
+            )
 
     def hurry(self) -> None:
         """End a wait between tries now, and keep further ones short: the process is stopping."""
@@ -73,38 +76,46 @@ class Dispatcher:
         self._attempt = 0
         self._waiting.unpark_all()
 
-    async def _deliver(self, batches: list[Batch]) -> None:
-        dropped, reason = 0, ""
+    async def _deliver(self, rows: list[Waiting]) -> None:
+        name = self._exporter.name
+        rejected, reason = 0, ""
         # A stack with the first group on top: batches leave the queue in their order.
-        groups = [batches]
+        groups = [rows]
         try:
             while groups:
                 group = groups.pop()
-                batch = merge(group)
+                batch = merge([row.batch for row in group])
                 try:
-                    await self._send(batch)
+                    left_out = await self._send(batch)
                 except Refused as refusal:
                     if refusal.divisible and len(group) > 1:
                         middle = len(group) // 2
                         groups += [group[middle:], group[:middle]]
                         continue
-                    dropped, reason = dropped + batch.records, refusal.reason
+                    rejected, reason = rejected + batch.records, refusal.reason
                     self._failed(reason)
-                    DROPPED.labels(batch.signal, "rejected").inc(batch.records)
-                await self._queue.remove(len(group))
+                    counted = partial(REJECTED.labels(name, batch.signal).inc, batch.records)
+                    await self._queue.settle(name, group, counted, refused=reason)
+                else:
+                    counted = partial(self._count_exported, batch, left_out)
+                    await self._queue.settle(name, group, counted)
         finally:
             # One line for all: a target that refuses everything must not flood the log.
-            if dropped:
+            if rejected:
                 _log.error(
                     "records_rejected",
-                    exporter=self._exporter.name,
-                    signal=batches[0].signal,
-                    records=dropped,
+                    exporter=name,
+                    signal=rows[0].batch.signal,
+                    records=rejected,
                     error=reason,
                 )
 
-    async def _send(self, batch: Batch) -> None:
-        """Export until the target has taken the batch; raises `Refused`."""
+    async def _send(self, batch: Batch) -> int:
+        """Export until the target has taken the batch; return how many records it left out.
+
+        Raises:
+            Refused: it never will.
+        """
         self._attempt = 0
         reason = ""
         while True:
@@ -124,8 +135,8 @@ class Dispatcher:
             else:
                 if reason:
                     _log.info("export_recovered", exporter=self._exporter.name)
-                self._succeeded(batch, left_out)
-                return
+                self.state = ExporterState(self._exporter.name)
+                return left_out
 
     async def _export(self, batch: Batch) -> int:
         with EXPORT_SECONDS.labels(self._exporter.name).time():
@@ -138,13 +149,12 @@ class Dispatcher:
                 # message is left out because it may quote the records.
                 raise Refused(f"fault {type(error).__name__}") from None
 
-    def _succeeded(self, batch: Batch, left_out: int) -> None:
+    def _count_exported(self, batch: Batch, left_out: int) -> None:
         name = self._exporter.name
         EXPORTED.labels(name, batch.signal).inc(batch.records - left_out)
         if left_out:
-            DROPPED.labels(batch.signal, "partial_success").inc(left_out)
+            DROPPED.labels(name, batch.signal, "partial_success").inc(left_out)
             _log.warning("partial_success", exporter=name, signal=batch.signal, records=left_out)
-        self.state = ExporterState(name)
 
     def _failed(self, reason: str) -> None:
         since = self.state.failing_since or time.time()
@@ -152,42 +162,43 @@ class Dispatcher:
 
 
 class Pipeline:
-    """The queues, the exporters behind them and the tasks between.
+    """The queue, the exporters behind it and the tasks between.
 
     Args:
         exporters: with different names; closed when `run` ends.
-        queue_bytes: the bound of each exporter's queue.
+        queue: with the names of these.
         backoff: the waits between tries.
     """
 
     def __init__(
-        self, exporters: Sequence[Exporter], *, queue_bytes: int, backoff: Backoff = _BACKOFF
+        self, exporters: Sequence[Exporter], queue: Queue, *, backoff: Backoff = _BACKOFF
     ) -> None:
+        self.queue = queue
         self._exporters = exporters
-        self._queues = [Queue(e.name, e.signals, queue_bytes) for e in exporters]
-        self._dispatchers = [
-            Dispatcher(exporter, queue, backoff)
-            for exporter, queue in zip(exporters, self._queues, strict=True)
-        ]
-        self._fanout = Fanout(self._queues)
+        self._dispatchers = [Dispatcher(exporter, queue, backoff) for exporter in exporters]
 
     @property
     def states(self) -> list[ExporterState]:
         """How each exporter is doing."""
         return [dispatcher.state for dispatcher in self._dispatchers]
 
-    async def put(self, batch: Batch) -> None:
-        """Hand a batch over to every exporter that takes its signal, or raise `QueueFull`."""
-        await self._fanout.put(batch)
+    async def put(self, batch: PackedBatch, accepted: Callable[[], None] = lambda: None) -> None:
+        """Hand a batch over to every exporter that takes its signal; see `Queue.put`."""
+        await self.queue.put(batch, accepted)
 
-    async def run(self) -> None:
-        """Export until cancelled; then count and log what is left, and close the exporters."""
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Export until cancelled; then say what is left, and close the exporters.
+
+        Has started once the queue was tried; see `Queue.run`.
+        """
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(self.queue.run)
+                task_status.started()
                 for dispatcher in self._dispatchers:
                     nursery.start_soon(dispatcher.run)
         finally:
-            self._count_left()
+            self._say_left()
             with trio.move_on_after(_CLOSE_SECONDS, shield=True):
                 for exporter in self._exporters:
                     await exporter.aclose()
@@ -199,11 +210,15 @@ class Pipeline:
         """
         for dispatcher in self._dispatchers:
             dispatcher.hurry()
-        for queue in self._queues:
-            await queue.wait_empty()
+        self.queue.hurry()
+        await self.queue.wait_empty()
 
-    def _count_left(self) -> None:
-        for queue in self._queues:
-            for signal, records in queue.left().items():
-                DROPPED.labels(signal, "shutdown").inc(records)
-                _log.error("records_left", exporter=queue.name, signal=signal, records=records)
+    def _say_left(self) -> None:
+        """Count what the end of the process takes along; what is on disk waits for the next."""
+        for name, left in self.queue.left().items():
+            for signal, records in left.items():
+                if self.queue.durable:
+                    _log.info("records_kept", exporter=name, signal=signal, records=records)
+                else:
+                    DROPPED.labels(name, signal, "shutdown").inc(records)
+                    _log.error("records_left", exporter=name, signal=signal, records=records)

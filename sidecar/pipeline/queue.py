@@ -1,150 +1,569 @@
-"""The bounded queues between the receivers and the exporters: one for each exporter, in memory.
+"""The queue between the receivers and the exporters: bounded, and durable where it has a directory.
 
-A batch is at the head of its queue until its export is settled, so a cancelled export loses
-nothing. What is not in a queue was not acknowledged to its sender.
+A put returns when the batch is committed; all that wait at a time share one commit. A batch waits
+until its export is settled, so a cancelled export, or a killed process, loses nothing; what was
+under way is exported again. What was not committed was not acknowledged to its sender.
+
+While the disk fails, nothing is taken in and nothing is lost: puts are refused, what an exporter is
+done with is kept in mind, and the disk is tried again every second.
 """
 
-from collections import deque
+import math
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+import structlog
 import trio
+import zstandard
 
-from sidecar.metrics import DROPPED, QUEUE_BYTES, QUEUE_RECORDS
-from sidecar.pipeline.batch import SIGNALS, Batch, Signal
+from sidecar import metrics
+from sidecar.pipeline.batch import SIGNALS, Batch, PackedBatch, Signal
+from sidecar.pipeline.store import (
+    ROW_OVERHEAD,
+    ForeignFileError,
+    Lost,
+    Settled,
+    Store,
+    is_damaged,
+    set_aside,
+)
 
-# What a batch costs beside its body: the Struct, the head of the bytes and the place in the deque.
-BATCH_OVERHEAD = 200
+_log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+RETRY_AFTER_SECONDS = 5
+# A put that the disk has not taken by then is refused; it may be there all the same.
+_COMMIT_SECONDS = 30.0
+_UPKEEP_SECONDS = 1.0
+# How much is written in one commit: it holds up all that wait for it.
+_MOST_ADDED, _MOST_BYTES = 512, 8 * 2**20
+_MOST_BATCHES = 1024
+# Of the bound of what waits, what dead letters may take on top.
+_DEAD_SHARE = 4
 
 
 class QueueFull(Exception):  # noqa: N818 (named as in asyncio and queue)
-    """There is no room; nothing was put anywhere.
+    """There is no room, or the disk does not take it; nothing was put anywhere.
 
     Args:
         retry_after_seconds: when the sender may try again.
     """
 
-    def __init__(self, retry_after_seconds: int) -> None:
+    def __init__(self, retry_after_seconds: int = RETRY_AFTER_SECONDS) -> None:
         super().__init__(f"queue full, try again in {retry_after_seconds} s")
         self.retry_after_seconds = retry_after_seconds
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A batch that waits, by its place in the queue, as it is kept and as it is sent."""
+
+    id: int
+    packed: PackedBatch
+    batch: Batch
+
+
+class _Put(msgspec.Struct, eq=False):
+    batch: PackedBatch
+    exporters: list[str]
+    accepted: Callable[[], None]
+    refused: bool = False
+    done: trio.Event = msgspec.field(default_factory=trio.Event)
+
+
+class _Settle(msgspec.Struct, eq=False):
+    settled: Settled
+    rows: list[Waiting]
+    counted: Callable[[], None]
+    done: trio.Event = msgspec.field(default_factory=trio.Event)
+
+
+class _Counts:
+    """What waits for one exporter, and what it has in dead letters."""
+
+    def __init__(self, name: str) -> None:
+        self.records = dict.fromkeys(SIGNALS, 0)
+        self.dead = dict.fromkeys(SIGNALS, 0)
+        self.batches = self.size = self.bytes = 0
+        self.since: float | None = None  # Unix time
+        self.under_way = 0  # the last id that `head` has returned
+        self.filled = trio.lowlevel.ParkingLot()
+        metrics.QUEUE_BYTES.labels(name).set_function(lambda: self.bytes)
+        metrics.QUEUE_OLDEST.labels(name).set_function(self.age)
+        for signal in SIGNALS:
+            waiting = metrics.QUEUE_RECORDS.labels(name, signal)
+            waiting.set_function(partial(self.records.__getitem__, signal))
+            dead = metrics.DEAD_LETTER_RECORDS.labels(name, signal)
+            dead.set_function(partial(self.dead.__getitem__, signal))
+
+    def age(self) -> float:
+        """Return for how many seconds the oldest has waited."""
+        return 0.0 if self.since is None else max(0.0, time.time() - self.since)
+
+    def add(self, batch: PackedBatch) -> None:
+        self.records[batch.signal] += batch.records
+        self.batches += 1
+        self.size += batch.size
+        self.bytes += cost(batch)
+        if self.since is None:
+            self.since = time.time()
+        self.filled.unpark_all()
+
+    def remove(self, row: Waiting, *, dead: bool) -> None:
+        batch = row.packed
+        self.records[batch.signal] -= batch.records
+        self.batches -= 1
+        self.size -= batch.size
+        self.bytes -= cost(batch)
+        if dead:
+            self.dead[batch.signal] += batch.records
+        if not self.batches:
+            self.since = None
+
+
 class Queue:
-    """The batches that wait for one exporter, in the order in which they came.
+    """The batches that wait, for each exporter in the order in which they came.
 
     Args:
-        name: of the exporter.
-        signals: that the exporter takes.
-        max_bytes: the bound on bodies and overhead together. An empty queue takes any batch, or
-            one larger than the bound would be sent in vain for ever.
+        exporters: name → the signals that it takes.
+        max_bytes: the bound of what waits for any of them: compressed bodies and overhead. An empty
+            queue takes any batch, or one larger than the bound would be sent in vain for ever. Dead
+            letters may take a quarter of it on top.
+        max_age: seconds; what waits for longer is given up.
+        directory: for the file; None: in memory.
+        fsync: whether what was put is on the device, or safe from the end of the process only.
+        linger: seconds for which an exporter waits for more to take along.
+
+    Attributes:
+        failing: why nothing can be taken in now, or None.
     """
 
-    def __init__(self, name: str, signals: frozenset[Signal], max_bytes: int) -> None:
-        self.name = name
-        self.signals = signals
+    def __init__(
+        self,
+        exporters: Mapping[str, frozenset[Signal]],
+        *,
+        max_bytes: int,
+        max_age: float = math.inf,
+        directory: Path | None = None,
+        fsync: bool = True,
+        linger: float = 0.0,
+    ) -> None:
+        self.failing: str | None = None
+        self._takers: dict[Signal, list[str]] = {
+            signal: [name for name, signals in exporters.items() if signal in signals]
+            for signal in SIGNALS
+        }
+        # Others that the file knows of come to these.
+        self._counts = {name: _Counts(name) for name in exporters}
+        self._own = frozenset(exporters)
         self._max_bytes = max_bytes
-        self._batches: deque[Batch] = deque()
-        self._bytes = 0
-        self._filled = trio.lowlevel.ParkingLot()
+        self._max_age = max_age
+        self._directory = directory
+        self._fsync = fsync
+        self._linger = linger
+        self._hurrying = False
+        self._store: Store | None = None
+        self._version = 0
+        # Whoever has it may use the store, and must count what that changes before it lets go.
+        self._turn = trio.Lock()
+        self._limiter = trio.CapacityLimiter(1)
+        self._puts: list[_Put] = []
+        self._settles: list[_Settle] = []
+        self._reserved = 0
+        self._work = trio.lowlevel.ParkingLot()
         self._emptied = trio.lowlevel.ParkingLot()
-        self._bytes_gauge = QUEUE_BYTES.labels(name)
-        self._records_gauge = QUEUE_RECORDS.labels(name)
-        self._bytes_gauge.set(0)
-        self._records_gauge.set(0)
 
-    def has_room(self, batch: Batch) -> bool:
-        """Tell whether the batch can be put now."""
-        return not self._batches or self._bytes + _cost(batch) <= self._max_bytes
+    # What receivers do.
 
-    def put_nowait(self, batch: Batch) -> None:
-        """Add a batch for which there is room."""
-        self._batches.append(batch)
-        self._account(_cost(batch), batch.records)
-        self._filled.unpark_all()
+    async def put(self, batch: PackedBatch, accepted: Callable[[], None] = lambda: None) -> None:
+        """Hand a batch over to every exporter that takes its signal.
 
-    async def head(self, max_bytes: int, max_batches: int = 1024) -> list[Batch]:
-        """Wait until a batch is there; return the batches in front, which stay in the queue.
+        A signal that no exporter takes is dropped and counted: its sender can do nothing about
+        that. What a cancelled put has handed over may be taken in all the same.
 
-        They are of one signal, at most ``max_batches``, and their bodies at most ``max_bytes``
-        together unless the first alone is larger.
+        Args:
+            batch: what to put.
+            accepted: is called in the moment from which it counts as waiting.
+
+        Raises:
+            QueueFull: no exporter has the batch, or not for sure.
         """
         await trio.lowlevel.checkpoint()
-        while not self._batches:
-            await self._filled.park()
-        first = self._batches[0]
-        row: list[Batch] = []
-        room = max_bytes
-        for batch in self._batches:
-            room -= len(batch.body)
-            if row and (batch.signal != first.signal or room < 0 or len(row) == max_batches):
-                break
-            row.append(batch)
-        return row
+        exporters = self._takers[batch.signal]
+        if not batch.records or not exporters:
+            if batch.records:
+                metrics.DROPPED.labels("", batch.signal, "no_exporter").inc(batch.records)
+            accepted()
+            return
+        if self._store is None or self.failing or not self._has_room(batch):
+            raise QueueFull
+        put = _Put(batch, exporters, accepted)
+        self._puts.append(put)
+        self._reserved += cost(batch)
+        self._work.unpark_all()
+        with trio.move_on_after(_COMMIT_SECONDS):
+            await put.done.wait()
+        if put.refused or not put.done.is_set():
+            raise QueueFull
 
-    async def remove(self, count: int) -> None:
-        """Take the first batches out for good.
+    def _has_room(self, batch: PackedBatch) -> bool:
+        used = self._reserved + max(counts.bytes for counts in self._counts.values())
+        return not used or used + cost(batch) <= self._max_bytes
 
-        No checkpoint: a cancellation here would leave behind what was exported already. It is
-        async because a queue on disk has to wait for its commit.
+    # What dispatchers do.
+
+    async def head(
+        self, name: str, max_bytes: int, max_batches: int = _MOST_BATCHES
+    ) -> list[Waiting]:
+        """Wait until a batch is there; return those that have waited longest for an exporter.
+
+        They stay until they are settled, are of one signal, at most ``max_batches``, and their
+        bodies at most ``max_bytes`` together unless the first alone is larger.
         """
-        for _ in range(count):
-            batch = self._batches.popleft()
-            self._account(-_cost(batch), -batch.records)
-        if not self._batches:
-            self._emptied.unpark_all()
+        counts = self._counts[name]
+        while True:
+            await trio.lowlevel.checkpoint()
+            while not counts.batches or self._store is None:
+                await counts.filled.park()
+            with trio.move_on_after(self._linger):
+                while counts.size < max_bytes and not self._hurrying:
+                    await counts.filled.park()
+            if rows := await self._read(name, max_bytes, max_batches):
+                return rows
+
+    async def _read(self, name: str, max_bytes: int, max_batches: int) -> list[Waiting]:
+        async with self._turn:
+            store = self._store
+            if store is None:
+                return []
+            try:
+                rows = await self._call(partial(_read, store, name, max_bytes, max_batches))
+            except (sqlite3.Error, zstandard.ZstdError) as error:
+                await self._fail(error)
+                return []
+            if rows:
+                counts = self._counts[name]
+                counts.since, counts.under_way = rows[0][1], rows[-1][0].id
+        return [row for row, _ in rows]
+
+    async def settle(
+        self,
+        name: str,
+        rows: list[Waiting],
+        counted: Callable[[], None] = lambda: None,
+        *,
+        refused: str | None = None,
+    ) -> None:
+        """Take batches out for good, and return once they are.
+
+        Where it is cancelled, it is done all the same.
+
+        Args:
+            name: of the exporter.
+            rows: what `head` returned, or some of it.
+            counted: is called in the moment from which they no longer count as waiting.
+            refused: why the target will never take them; then they become dead letters.
+        """
+        settle = _Settle(Settled(name, [row.id for row in rows], refused), rows, counted)
+        self._settles.append(settle)
+        self._work.unpark_all()
+        await settle.done.wait()
+
+    def hurry(self) -> None:
+        """Let no exporter wait for more to take along: the process is stopping."""
+        self._hurrying = True
+        for counts in self._counts.values():
+            counts.filled.unpark_all()
 
     async def wait_empty(self) -> None:
         """Wait until every export is settled."""
         await trio.lowlevel.checkpoint()
-        while self._batches:
+        while self._puts or any(self._counts[name].batches for name in self._own):
             await self._emptied.park()
 
-    def left(self) -> dict[Signal, int]:
-        """Return how many records wait, by signal; signals without any are left out."""
-        left = dict.fromkeys(SIGNALS, 0)
-        for batch in self._batches:
-            left[batch.signal] += batch.records
-        return {signal: records for signal, records in left.items() if records}
-
-    def _account(self, size: int, records: int) -> None:
-        self._bytes += size
-        self._bytes_gauge.set(self._bytes)
-        self._records_gauge.inc(records)
-
-
-class Fanout:
-    """Puts each batch into the queue of every exporter that takes its signal, or into none.
-
-    Args:
-        queues: one for each exporter.
-        retry_after_seconds: what a sender is told when there is no room.
-    """
-
-    def __init__(self, queues: list[Queue], retry_after_seconds: int = 5) -> None:
-        self._queues: dict[Signal, list[Queue]] = {
-            signal: [queue for queue in queues if signal in queue.signals] for signal in SIGNALS
+    def left(self) -> dict[str, dict[Signal, int]]:
+        """Return how many records wait, by exporter and signal; what is empty is left out."""
+        left = {
+            name: {signal: records for signal, records in counts.records.items() if records}
+            for name, counts in self._counts.items()
         }
-        self._retry_after_seconds = retry_after_seconds
+        return {name: records for name, records in left.items() if records}
 
-    async def put(self, batch: Batch) -> None:
-        """Hand a batch over to the exporters.
+    def age(self, name: str) -> float:
+        """Return for how many seconds the oldest batch has waited for an exporter."""
+        return self._counts[name].age()
 
-        A signal that no exporter takes is dropped and counted: its sender can do nothing about
-        that.
+    @property
+    def durable(self) -> bool:
+        """Whether what waits outlives the process."""
+        return self._directory is not None
+
+    # What it does by itself.
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit until cancelled; then what is settled, and close.
+
+        Has started once the file was tried; while it cannot be used, puts are refused.
+        """
+        async with self._turn:
+            await self._open()
+        task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._commit_all)
+                nursery.start_soon(self._keep_up)
+        finally:
+            # Bounded by the disk: what was exported is not to be exported again.
+            with trio.CancelScope(shield=True):
+                async with self._turn:
+                    await self._close()
+
+    async def _commit_all(self) -> None:
+        while True:
+            while self.failing or not (self._puts or self._settles):
+                await self._work.park()
+            async with self._turn:
+                await self._commit()
+
+    async def _commit(self) -> None:
+        """Write what is put and settled; what the disk does not take is refused, or tried again."""
+        store = self._store
+        if store is None:
+            return
+        puts, size = [], 0
+        for put in self._puts[:_MOST_ADDED]:
+            if size > _MOST_BYTES:
+                break
+            puts.append(put)
+            size += len(put.batch.body)
+        del self._puts[: len(puts)]
+        settles, self._settles = self._settles, []
+        added = [(put.batch, put.exporters) for put in puts]
+        try:
+            # What was taken out of the lists must be written or put back.
+            with trio.CancelScope(shield=True):
+                removed, lost = await self._call(
+                    partial(store.write, added, [settle.settled for settle in settles])
+                )
+        except sqlite3.Error as error:
+            self._settles = settles + self._settles
+            self._refuse(puts)
+            await self._fail(error)
+            return
+        for put in puts:
+            self._reserved -= cost(put.batch)
+            for name in put.exporters:
+                self._counts[name].add(put.batch)
+            put.accepted()
+            put.done.set()
+        for settle, count in zip(settles, removed, strict=True):
+            self._count_settled(settle, count)
+        for one in lost:
+            self._counts[one.exporter].dead[one.signal] -= one.records
+            self._drop(one, "dead_letters_full")
+
+    def _refuse(self, puts: list[_Put]) -> None:
+        for put in puts:
+            self._reserved -= cost(put.batch)
+            put.refused = True
+            put.done.set()
+
+    def _count_settled(self, settle: _Settle, removed: int) -> None:
+        # None was there any more when the file was set aside meanwhile: they count as lost then.
+        if removed:
+            counts = self._counts[settle.settled.exporter]
+            for row in settle.rows:
+                counts.remove(row, dead=settle.settled.reason is not None)
+            settle.counted()
+        settle.done.set()
+        self._emptied.unpark_all()
+
+    async def _keep_up(self) -> None:
+        while True:
+            await trio.sleep(_UPKEEP_SECONDS)
+            async with self._turn:
+                if self._store is None:
+                    await self._open()
+                elif self.failing:
+                    await self._try_again(self._store)
+                else:
+                    await self._tidy(self._store)
+
+    async def _try_again(self, store: Store) -> None:
+        self._refuse(self._puts)
+        self._puts = []
+        await self._commit()
+        try:
+            await self._call(store.probe)
+        except sqlite3.Error as error:
+            await self._fail(error)
+        else:
+            self._recovered()
+
+    async def _tidy(self, store: Store) -> None:
+        """Give up what is too old, and take notice of what another process has changed."""
+        behind = {name: counts.under_way for name, counts in self._counts.items()}
+        try:
+            expired = await self._call(partial(store.expire, time.time() - self._max_age, behind))
+            if expired or await self._call(store.version) != self._version:
+                await self._count(store, "expired" if expired else "removed")
+            oldest = await self._call(store.oldest)
+        except sqlite3.Error as error:
+            await self._fail(error)
+            return
+        for name, counts in self._counts.items():
+            counts.since = oldest.get(name)
+
+    async def _count(self, store: Store, reason: str) -> None:
+        """Take over what the file says; what is missing counts as dropped, what is more as found.
 
         Raises:
-            QueueFull: a queue has no room; no queue has the batch.
+            sqlite3.Error: the file cannot be read.
         """
-        # Before the first queue is touched: a cancelled put is in none.
-        await trio.lowlevel.checkpoint()
-        if not batch.records:
+        waiting, dead, self._version = await self._call(
+            lambda: (store.waiting(), store.dead(), store.version())
+        )
+        for one in (*waiting, *dead):
+            if one.exporter not in self._counts:
+                self._counts[one.exporter] = _Counts(one.exporter)
+        before = {
+            (name, signal): counts.records[signal] + counts.dead[signal]
+            for name, counts in self._counts.items()
+            for signal in SIGNALS
+        }
+        for counts in self._counts.values():
+            counts.batches = counts.size = counts.bytes = 0
+            counts.records.update(dict.fromkeys(SIGNALS, 0))
+            counts.dead.update(dict.fromkeys(SIGNALS, 0))
+        for one in waiting:
+            counts = self._counts[one.exporter]
+            counts.batches += one.batches
+            counts.size += one.size
+            counts.bytes += one.bytes
+            counts.records[one.signal] += one.records
+            counts.filled.unpark_all()
+        for one in dead:
+            self._counts[one.exporter].dead[one.signal] += one.records
+        for (name, signal), records in before.items():
+            counts = self._counts[name]
+            more = counts.records[signal] + counts.dead[signal] - records
+            if more > 0:
+                metrics.RECOVERED.labels(name, signal).inc(more)
+            elif more < 0:
+                self._drop(Lost(name, signal, -more), reason)
+        self._emptied.unpark_all()
+
+    def _drop(self, lost: Lost, reason: str) -> None:
+        metrics.DROPPED.labels(lost.exporter, lost.signal, reason).inc(lost.records)
+        _log.error(
+            "records_dropped",
+            exporter=lost.exporter,
+            signal=lost.signal,
+            records=lost.records,
+            reason=reason,
+        )
+
+    async def _open(self) -> None:
+        """Open the file, setting one aside that is none of a queue."""
+        try:
+            store = await self._call(self._opened)
+        except (sqlite3.Error, OSError, ForeignFileError) as error:
+            if not is_damaged(error) or not await self._set_aside(error):
+                self._say_failing(error)
+                return
+            try:
+                store = await self._call(self._opened)
+            except (sqlite3.Error, OSError) as again:
+                self._say_failing(again)
+                return
+        try:
+            await self._count(store, "damaged")
+        except sqlite3.Error as error:
+            await self._call(store.close)
+            await self._fail(error)
             return
-        queues = self._queues[batch.signal]
-        if not queues:
-            DROPPED.labels(batch.signal, "no_exporter").inc(batch.records)
-        if not all(queue.has_room(batch) for queue in queues):
-            raise QueueFull(self._retry_after_seconds)
-        for queue in queues:
-            queue.put_nowait(batch)
+        self._store = store
+        self._recovered()
+        for name, records in self.left().items():
+            if name not in self._own:
+                _log.warning("records_wait_for_no_exporter", exporter=name, records=records)
+
+    def _opened(self) -> Store:
+        return Store(
+            self._directory, fsync=self._fsync, max_dead_bytes=self._max_bytes // _DEAD_SHARE
+        )
+
+    async def _close(self) -> None:
+        await self._commit()
+        store, self._store = self._store, None
+        self._refuse(self._puts)
+        if store is not None:
+            await self._call(store.close)
+
+    async def _fail(self, error: Exception) -> None:
+        """Set a damaged file aside; say of other faults that they are there."""
+        if not is_damaged(error) or self._directory is None:
+            self._say_failing(error)
+            return
+        store, self._store = self._store, None
+        if store is not None:
+            await self._call(store.close)
+        if await self._set_aside(error):
+            await self._open()
+        else:
+            self._say_failing(error)
+
+    async def _set_aside(self, error: Exception) -> bool:
+        assert self._directory is not None, "what is in memory is no file"
+        try:
+            aside = await self._call(partial(set_aside, self._directory))
+        except OSError:
+            return False
+        _log.error("queue_set_aside", error=_reason(error), file=aside.name)
+        return True
+
+    def _say_failing(self, error: Exception) -> None:
+        reason = _reason(error)
+        if reason != self.failing:
+            self.failing = reason
+            _log.error("queue_failing", error=reason, retried="every second")
+
+    def _recovered(self) -> None:
+        if self.failing is not None:
+            _log.info("queue_recovered")
+            self.failing = None
+        self._work.unpark_all()
+        for counts in self._counts.values():
+            counts.filled.unpark_all()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """Call what waits for the disk, in a thread; what is in memory waits for nothing."""
+        if self._directory is None:
+            return function()
+        return await trio.to_thread.run_sync(function, limiter=self._limiter)
 
 
-def _cost(batch: Batch) -> int:
-    return len(batch.body) + BATCH_OVERHEAD
+def cost(batch: PackedBatch) -> int:
+    """Return what a batch takes of the bound, in bytes."""
+    return len(batch.body) + ROW_OVERHEAD
+
+
+def _read(store: Store, name: str, max_bytes: int, max_batches: int) -> list[tuple[Waiting, float]]:
+    return [
+        (Waiting(row.id, row.batch, row.batch.unpack()), row.added)
+        for row in store.head(name, max_bytes, max_batches)
+    ]
+
+
+def _reason(error: Exception) -> str:
+    """Name a fault, by no word of what is in the file."""
+    if isinstance(error, sqlite3.Error):
+        return f"{getattr(error, 'sqlite_errorname', 'SQLite')}: {error}"
+    if isinstance(error, zstandard.ZstdError):
+        return "the body of a batch is damaged"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

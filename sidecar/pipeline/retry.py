@@ -3,11 +3,17 @@
 Pure: the time of day and the random number come in as arguments.
 """
 
+import binascii
+from base64 import b64decode
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 
 import msgspec
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 MAX_RETRY_AFTER = 300.0
 # A wrong address or credential is put right by people, so asking more often helps nobody.
@@ -16,6 +22,36 @@ MISCONFIGURED_RETRY_AFTER = 60.0
 _OTLP_RETRIED = frozenset({429, 502, 503, 504})
 _NOT_ABOUT_CONTENT = frozenset({401, 403, 404, 405, 406, 407, 410, 415, 421, 426, 501, 505})
 _LOKI_MISCONFIGURED = frozenset({401, 403, 404, 405, 407})
+_GRPC_RETRIED = frozenset(
+    {
+        code_pb2.CANCELLED,
+        code_pb2.DEADLINE_EXCEEDED,
+        code_pb2.ABORTED,
+        code_pb2.OUT_OF_RANGE,
+        code_pb2.UNAVAILABLE,
+        code_pb2.DATA_LOSS,
+    }
+)
+_GRPC_NOT_ABOUT_CONTENT = frozenset(
+    {
+        code_pb2.NOT_FOUND,
+        code_pb2.PERMISSION_DENIED,
+        code_pb2.UNIMPLEMENTED,
+        code_pb2.UNAUTHENTICATED,
+    }
+)
+# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+_GRPC_OF_HTTP = {
+    400: code_pb2.INTERNAL,
+    401: code_pb2.UNAUTHENTICATED,
+    403: code_pb2.PERMISSION_DENIED,
+    404: code_pb2.UNIMPLEMENTED,
+    429: code_pb2.UNAVAILABLE,
+    502: code_pb2.UNAVAILABLE,
+    503: code_pb2.UNAVAILABLE,
+    504: code_pb2.UNAVAILABLE,
+}
+_GRPC_CODES = {str(number): number for number in code_pb2.Code.values()}
 
 
 class Verdict(Enum):
@@ -70,6 +106,35 @@ def otlp_verdict(status: int) -> Verdict:
     return Verdict.REFUSED_ANYWAY if status in _NOT_ABOUT_CONTENT else Verdict.REFUSED
 
 
+def grpc_code(status: int, grpc_status: str | None) -> int:
+    """Return the ``google.rpc.Code`` of an answer over HTTP/2.
+
+    https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md: ``grpc-status``
+    decides; where there is none, something other than a gRPC server answered, and its HTTP status
+    does. What is neither is ``UNKNOWN``.
+    """
+    if grpc_status is not None:
+        return _GRPC_CODES.get(grpc_status, code_pb2.UNKNOWN)
+    return _GRPC_OF_HTTP.get(status, code_pb2.UNKNOWN)
+
+
+def grpc_verdict(code: int, *, retry_info: bool) -> Verdict:
+    """Return what the status of an OTLP/gRPC export means.
+
+    As the table of https://opentelemetry.io/docs/specs/otlp/#failures says: some codes are
+    retried, ``RESOURCE_EXHAUSTED`` only with a sign that it passes.
+
+    Args:
+        code: one of ``google.rpc.Code``.
+        retry_info: whether a ``RetryInfo`` came with it.
+    """
+    if code == code_pb2.OK:
+        return Verdict.ACCEPTED
+    if code in _GRPC_RETRIED or (code == code_pb2.RESOURCE_EXHAUSTED and retry_info):
+        return Verdict.RETRY
+    return Verdict.REFUSED_ANYWAY if code in _GRPC_NOT_ABOUT_CONTENT else Verdict.REFUSED
+
+
 def loki_verdict(status: int) -> Verdict:
     """Return what the status of a Loki push means.
 
@@ -104,4 +169,26 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def parse_retry_info(value: str | None) -> float | None:
+    """Return the seconds that a ``RetryInfo`` in ``grpc-status-details-bin`` asks for.
+
+    Args:
+        value: base64 (with or without padding) of a ``google.rpc.Status``; None and what is no
+            such thing are ignored.
+
+    Returns:
+        0 to `MAX_RETRY_AFTER`, or None where there is no ``RetryInfo``.
+    """
+    text = value or ""
+    info = RetryInfo()
+    try:
+        status = Status.FromString(b64decode(text + "=" * (-len(text) % 4)))
+        if not any(detail.Unpack(info) for detail in status.details):
+            return None
+    except (binascii.Error, ValueError, DecodeError):
+        return None
+    seconds = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

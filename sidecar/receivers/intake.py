@@ -6,6 +6,7 @@ Only what comes back without an exception may be acknowledged.
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from google.protobuf.message import Message
 
 from sidecar import metrics
 from sidecar.http.messages import HTTPError
-from sidecar.pipeline.batch import Batch, Signal
+from sidecar.pipeline.batch import Batch, PackedBatch, Signal, pack
 from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.otlp import OtlpSignal
 from sidecar.redaction.actions import DropRecordError
@@ -68,7 +69,8 @@ class Intake:
 
     Args:
         rules: taken once for each OTLP request and each event, so that a change falls between.
-        put: hands a batch to the exporters, or raises `QueueFull`.
+        put: hands a batch to the exporters and calls its second argument in the moment in which
+            the batch counts as waiting, or raises `QueueFull`.
         redactions: takes what was found.
         stopping: tells whether new requests are to be sent away.
     """
@@ -76,7 +78,7 @@ class Intake:
     def __init__(
         self,
         rules: RulesInForce,
-        put: Callable[[Batch], Awaitable[None]],
+        put: Callable[[PackedBatch, Callable[[], None]], Awaitable[None]],
         redactions: Redactions,
         stopping: Callable[[], bool],
     ) -> None:
@@ -119,14 +121,14 @@ class Intake:
             QueueFull: nothing was queued.
         """
 
-        def redact() -> tuple[Batch, Outcome]:
+        def redact() -> tuple[PackedBatch, Outcome]:
             request = decode(otlp, body)
             outcome = redact_otlp(request, self._rules.redactor(otlp.signal))
-            return Batch(otlp.signal, request.SerializeToString(), outcome.kept), outcome
+            batch = Batch(otlp.signal, request.SerializeToString(), outcome.kept)
+            return pack(batch), outcome
 
         batch, outcome = await work(len(body), redact)
-        await self._put(batch)
-        self._count(otlp.signal, transport, outcome)
+        await self._put(batch, partial(self._count, otlp.signal, transport, outcome))
         return outcome.failed
 
     def redact_event(self, event: Event, outcome: Outcome) -> None:
@@ -167,20 +169,24 @@ class Intake:
             QueueFull: nothing was queued, nor counted.
         """
         body = b"\n".join(map(msgspec.json.encode, events))
-        await self._put(Batch("events", body, len(events)))
-        metrics.LOG_EVENTS.inc(outcome.kept + outcome.dropped)
-        for event in events:
-            _observe(event)
-        self._count("events", "http", outcome)
+
+        def count() -> None:
+            metrics.LOG_EVENTS.inc(outcome.kept + outcome.dropped)
+            for event in events:
+                _observe(event)
+            self._count("events", "http", outcome)
+
+        batch = Batch("events", body, len(events))
+        await self._put(await work(len(body), partial(pack, batch)), count)
 
     def _count(self, signal: Signal, transport: Transport, outcome: Outcome) -> None:
         received = outcome.kept + outcome.failed + outcome.dropped
         metrics.RECEIVED.labels(signal, transport).inc(received)
         metrics.REDACTED.labels(signal).inc(outcome.changed)
         if outcome.failed:
-            metrics.DROPPED.labels(signal, "not_redacted").inc(outcome.failed)
+            metrics.DROPPED.labels("", signal, "not_redacted").inc(outcome.failed)
         if outcome.dropped:
-            metrics.DROPPED.labels(signal, "rule").inc(outcome.dropped)
+            metrics.DROPPED.labels("", signal, "rule").inc(outcome.dropped)
         self._redactions.add(signal, outcome.report)
 
 

@@ -75,7 +75,7 @@ def test_the_connection_survives_refusals_and_many_calls(channel: grpc.Channel) 
 def test_a_full_queue_says_when_to_come_back() -> None:
     environ = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-        "SIDECAR_QUEUE_BYTES": "10000",
+        "SIDECAR_QUEUE_BYTES": "1024",
         "SIDECAR_DRAIN_SECONDS": "0",
     }
     with sidecar_process(environ) as sidecar, grpc.insecure_channel(sidecar.grpc_target) as channel:

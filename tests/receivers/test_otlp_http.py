@@ -121,7 +121,7 @@ def test_a_full_queue_answers_429_with_retry_after() -> None:
     environ = {
         # Nothing listens there, so the queue keeps what it gets.
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-        "SIDECAR_QUEUE_BYTES": "20000",
+        "SIDECAR_QUEUE_BYTES": "10000",
         "SIDECAR_DRAIN_SECONDS": "0",
     }
     with sidecar_process(environ) as sidecar:
@@ -132,13 +132,14 @@ def test_a_full_queue_answers_429_with_retry_after() -> None:
         assert int(answers[-1].headers["retry-after"]) > 0
         assert Status.FromString(answers[-1].content).message
         event = httpx2.post(
-            f"{sidecar.url}/log", json={"event": "e", "payload": {"x": "y" * 20000}}
+            f"{sidecar.url}/log", json={"event": "e", "payload": {"x": list(range(10000))}}
         )
         assert event.status_code == 429
         assert event.headers["content-type"] == "application/problem+json"
         accepted = 37 * statuses.count(200)
         metrics = httpx2.get(f"{sidecar.metrics_url}/metrics").text
-        assert f'telemetry_cache_queue_records{{exporter="otlp"}} {accepted}.0' in metrics
+        labels = '{exporter="otlp",signal="traces"}'
+        assert f"telemetry_cache_queue_records{labels} {accepted}.0" in metrics
         assert (
             'telemetry_cache_received_records_total{signal="traces",transport="http"} '
             f"{accepted}.0" in metrics

@@ -1,0 +1,461 @@
+"""Where records wait for the exporters: an SQLite database, on disk or in memory.
+
+Each batch is one row, and a row for each exporter says that it still waits for that one. A batch
+goes when it waits for none. What a target refused for good is a *dead letter*: a copy of the batch
+for that exporter, with the reason, until there is no room for it.
+
+Nothing here waits for anything but the disk; `sidecar.pipeline.queue` calls it in a thread. The
+file is in WAL mode (https://www.sqlite.org/wal.html), so it may be read, and dead letters be put
+back, while the sidecar runs.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from sidecar.pipeline.batch import PackedBatch, Signal
+
+FILE_NAME = "queue.sqlite3"
+# What a batch takes beside its body: the row, its place in the tables, the rest of its last page.
+ROW_OVERHEAD = 200
+
+_APPLICATION_ID = 0x54435351
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,  -- no id is used again while someone may hold it
+    signal TEXT NOT NULL,
+    records INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    added REAL NOT NULL,  -- Unix time
+    body BLOB NOT NULL
+) STRICT;
+CREATE TABLE pending (
+    exporter TEXT NOT NULL,
+    batch INTEGER NOT NULL REFERENCES batch,
+    PRIMARY KEY (exporter, batch)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE dead (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    exporter TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    refused REAL NOT NULL,  -- Unix time
+    signal TEXT NOT NULL,
+    records INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    added REAL NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+"""
+# Pages of 4 KiB. Old ones of the log are used again from there on, so that what was exported can
+# be taken out though the disk is full.
+_CHECKPOINT_PAGES = 1000
+_PROBE_BYTES = 256 * 1024
+_LOCK_SECONDS = 5.0
+# The disk says that the file is not, or no longer, what it was.
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class ForeignFileError(Exception):
+    """The file is no queue, or one of another version."""
+
+
+class InUseError(OSError):
+    """Another process has the queue."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A batch that waits, and since when (Unix time)."""
+
+    id: int
+    added: float
+    batch: PackedBatch
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A batch that an exporter's target refused for good.
+
+    Attributes:
+        id: of the dead letter.
+        exporter, reason: who refused it and why.
+        refused, added: when, and when it came in; Unix time.
+        signal, records, size: as of `PackedBatch`.
+    """
+
+    id: int
+    exporter: str
+    reason: str
+    refused: float
+    added: float
+    signal: Signal
+    records: int
+    size: int
+
+
+class Total(msgspec.Struct, frozen=True):
+    """What waits for one exporter of one signal, or is dead; bytes are of the compressed bodies."""
+
+    exporter: str
+    signal: Signal
+    batches: int
+    records: int
+    size: int
+    bytes: int
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """Batches that an exporter is done with.
+
+    Attributes:
+        exporter: its name.
+        ids: of the rows.
+        reason: why they were refused for good, or None when they were exported.
+    """
+
+    exporter: str
+    ids: list[int]
+    reason: str | None = None
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """Records that are given up."""
+
+    exporter: str
+    signal: Signal
+    records: int
+
+
+class Store:
+    """The open database. Its methods may be called from any thread, one at a time.
+
+    Args:
+        directory: where the file is; created when it is not there. None: in memory.
+        fsync: whether a write is on the device when it returns, or on its way there.
+        max_dead_bytes: the bound of all dead letters together.
+        alone: keep other processes from opening it so, too.
+
+    Raises:
+        ForeignFileError, sqlite3.Error: the file cannot be used as it is.
+        InUseError: another process has it.
+        OSError: the directory cannot be used.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None,
+        *,
+        fsync: bool = True,
+        max_dead_bytes: int = 2**62,
+        alone: bool = True,
+    ) -> None:
+        self._max_dead_bytes = max_dead_bytes
+        self._lock = _lock(directory) if directory is not None and alone else None
+        try:
+            self._db = _connect(None if directory is None else directory / FILE_NAME)
+            try:
+                _prepare(self._db, fsync=fsync)
+            except BaseException:
+                self._db.close()
+                raise
+        except BaseException:
+            self._unlock()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write(
+        self, added: Sequence[tuple[PackedBatch, Iterable[str]]], settled: Iterable[Settled]
+    ) -> tuple[list[int], list[Lost]]:
+        """Add batches for exporters and settle others, all or nothing.
+
+        Returns:
+            How many of each settled were there; the dead letters that went to make room for others.
+
+        Raises:
+            sqlite3.Error: nothing was changed.
+        """
+        now = time.time()
+        with _transaction(self._db) as db:
+            for batch, exporters in added:
+                row = db.execute(
+                    "INSERT INTO batch (signal, records, size, added, body) VALUES (?,?,?,?,?)",
+                    (batch.signal, batch.records, batch.size, now, batch.body),
+                ).lastrowid
+                db.executemany(
+                    "INSERT INTO pending VALUES (?, ?)", [(name, row) for name in exporters]
+                )
+            removed, refused = [], False
+            for one in settled:
+                if one.reason is not None:
+                    refused = True
+                    self._bury(one, now)
+                removed.append(self._settle(one))
+            return removed, self._trim() if refused else []
+
+    def _bury(self, settled: Settled, now: float) -> None:
+        self._db.executemany(
+            "INSERT INTO dead (exporter, reason, refused, signal, records, size, added, body) "
+            "SELECT ?, ?, ?, signal, records, size, added, body FROM batch WHERE id = ?",
+            [(settled.exporter, settled.reason, now, id) for id in settled.ids],
+        )
+
+    def _settle(self, settled: Settled) -> int:
+        removed = self._db.executemany(
+            "DELETE FROM pending WHERE exporter = ? AND batch = ?",
+            [(settled.exporter, id) for id in settled.ids],
+        ).rowcount
+        self._remove_unwanted(settled.ids)
+        return removed
+
+    def _remove_unwanted(self, ids: Iterable[int]) -> None:
+        """Remove those of some batches that wait for no exporter."""
+        names = [name for (name,) in self._db.execute(_EXPORTERS)]
+        others = f"exporter IN ({','.join('?' * len(names))})"
+        self._db.executemany(
+            "DELETE FROM batch WHERE id = ? "
+            f"AND NOT EXISTS (SELECT 1 FROM pending WHERE {others} AND batch = id)",
+            [(id, *names) for id in ids],
+        )
+
+    def _trim(self) -> list[Lost]:
+        """Remove the oldest dead letters beyond the bound."""
+        total = 0
+        lost: list[Lost] = []
+        for id, exporter, signal, records, size in self._db.execute(
+            f"SELECT id, exporter, signal, records, length(body) + {ROW_OVERHEAD} "
+            "FROM dead ORDER BY id DESC"
+        ).fetchall():
+            total += size
+            if total > self._max_dead_bytes:
+                self._db.execute("DELETE FROM dead WHERE id = ?", (id,))
+                lost.append(Lost(exporter, signal, records))
+        return lost
+
+    def head(self, exporter: str, max_bytes: int, max_batches: int) -> list[Row]:
+        """Return the batches that have waited longest for an exporter.
+
+        They are of one signal, at most ``max_batches``, and their bodies at most ``max_bytes``
+        together, uncompressed, unless the first alone is larger.
+        """
+        rows: list[Row] = []
+        room = max_bytes
+        for id, added, signal, records, size, body in self._db.execute(
+            "SELECT id, added, signal, records, size, body FROM pending JOIN batch ON id = batch "
+            "WHERE exporter = ? ORDER BY batch LIMIT ?",
+            (exporter, max_batches),
+        ):
+            room -= size
+            if rows and (signal != rows[0].batch.signal or room < 0):
+                break
+            rows.append(Row(id, added, PackedBatch(signal, records, size, body)))
+        return rows
+
+    def expire(self, before: float, behind: Mapping[str, int]) -> int:
+        """Give up what came in before a time (Unix); return how many batches that were.
+
+        Args:
+            before: the time.
+            behind: exporter → the last id that it has under way; what is under way stays.
+        """
+        expired = 0
+        with _transaction(self._db) as db:
+            for (name,) in db.execute(_EXPORTERS).fetchall():
+                ids = []
+                for id, added in db.execute(
+                    "SELECT id, added FROM pending JOIN batch ON id = batch "
+                    "WHERE exporter = ? AND batch > ? ORDER BY batch LIMIT 10000",
+                    (name, behind.get(name, 0)),
+                ):
+                    if added >= before:
+                        break
+                    ids.append(id)
+                if ids:
+                    expired += self._settle(Settled(name, ids))
+        return expired
+
+    def waiting(self) -> list[Total]:
+        """Return what waits, by exporter and signal."""
+        return [
+            Total(*row)
+            for row in self._db.execute(
+                "SELECT exporter, signal, count(*), sum(records), sum(size), "
+                f"sum(length(body) + {ROW_OVERHEAD}) "
+                "FROM pending JOIN batch ON id = batch GROUP BY exporter, signal"
+            )
+        ]
+
+    def dead(self) -> list[Total]:
+        """Return what is dead, by exporter and signal."""
+        return [
+            Total(*row)
+            for row in self._db.execute(
+                "SELECT exporter, signal, count(*), sum(records), sum(size), "
+                f"sum(length(body) + {ROW_OVERHEAD}) FROM dead GROUP BY exporter, signal"
+            )
+        ]
+
+    def oldest(self) -> dict[str, float]:
+        """Return for each exporter since when (Unix time) it is waited for."""
+        return dict(
+            self._db.execute(
+                "SELECT exporter, (SELECT added FROM batch WHERE id = "
+                "(SELECT min(batch) FROM pending WHERE pending.exporter = names.exporter)) "
+                f"FROM ({_EXPORTERS}) AS names"
+            ).fetchall()
+        )
+
+    def version(self) -> int:
+        """Return a number that changes when another process has written to the file."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def probe(self) -> None:
+        """Write as much as a large batch takes, and take it back; raises ``sqlite3.Error``."""
+        with _transaction(self._db) as db:
+            db.execute(
+                "INSERT INTO dead (exporter, reason, refused, signal, records, size, added, body) "
+                f"VALUES ('', '', 0, '', 0, 0, 0, zeroblob({_PROBE_BYTES}))"
+            )
+            db.execute("DELETE FROM dead WHERE exporter = ''")
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Return all dead letters without their bodies, the oldest first."""
+        return [
+            DeadLetter(*row)
+            for row in self._db.execute(
+                "SELECT id, exporter, reason, refused, added, signal, records, size "
+                "FROM dead ORDER BY id"
+            )
+        ]
+
+    def dead_body(self, id: int) -> PackedBatch | None:
+        """Return what a dead letter holds; None when there is no such one."""
+        row = self._db.execute(
+            "SELECT signal, records, size, body FROM dead WHERE id = ?", (id,)
+        ).fetchone()
+        return None if row is None else PackedBatch(*row)
+
+    def replay(self, ids: Iterable[int]) -> int:
+        """Let dead letters wait for their exporters again; return how many did."""
+        count = 0
+        with _transaction(self._db) as db:
+            for id in ids:
+                found = db.execute("SELECT exporter FROM dead WHERE id = ?", (id,)).fetchone()
+                if found is None:
+                    continue
+                row = db.execute(
+                    "INSERT INTO batch (signal, records, size, added, body) "
+                    "SELECT signal, records, size, ?, body FROM dead WHERE id = ?",
+                    (time.time(), id),
+                ).lastrowid
+                db.execute("INSERT INTO pending VALUES (?, ?)", (found[0], row))
+                db.execute("DELETE FROM dead WHERE id = ?", (id,))
+                count += 1
+        return count
+
+
+# A jump from name to name instead of a pass over all that waits
+# (https://www.sqlite.org/lang_with.html).
+_EXPORTERS = """
+WITH RECURSIVE name(exporter) AS (
+    SELECT min(exporter) FROM pending
+    UNION ALL
+    SELECT (SELECT min(pending.exporter) FROM pending WHERE pending.exporter > name.exporter)
+    FROM name WHERE name.exporter IS NOT NULL
+) SELECT exporter FROM name WHERE exporter IS NOT NULL
+"""
+
+
+def is_damaged(error: Exception) -> bool:
+    """Tell whether an error says that the file must be set aside."""
+    if isinstance(error, ForeignFileError | zstandard.ZstdError):
+        return True
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _DAMAGED
+
+
+def set_aside(directory: Path) -> Path:
+    """Rename the file, and what SQLite keeps beside it; return its new name.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    path = directory / FILE_NAME
+    aside = path.with_name(f"{path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
+
+
+def _lock(directory: Path) -> int:
+    """Make the directory this process's own; return the descriptor that says so."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(directory / "queue.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise InUseError("another process uses it") from None
+    return lock
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    # What is written here was redacted, but is nobody's business all the same.
+    if path is not None and not path.exists():
+        path.touch(mode=0o600)
+    return sqlite3.connect(
+        ":memory:" if path is None else path,
+        timeout=_LOCK_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _prepare(db: sqlite3.Connection, *, fsync: bool) -> None:
+    """Check that the file is a queue, or make it one."""
+    own = db.execute("PRAGMA application_id").fetchone()[0]
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if not (empty and own == version == 0) and (own, version) != (_APPLICATION_ID, _VERSION):
+        raise ForeignFileError("it is no queue of this version")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
+    db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    # In KiB; the default of 2 MiB, said so that nobody has to look it up.
+    db.execute("PRAGMA cache_size = -2048")
+    db.execute("PRAGMA temp_store = MEMORY")
+    if empty:
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; "
+            f"PRAGMA user_version = {_VERSION}; COMMIT;"
+        )
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield db
+        db.execute("COMMIT")
+    except BaseException:
+        # Of some errors SQLite has rolled back already.
+        with suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
