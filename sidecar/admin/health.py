@@ -9,7 +9,7 @@ from sidecar.cache.tiers import Cache
 from sidecar.http.messages import Request, Response, json_response
 from sidecar.http.routing import Body, Route
 from sidecar.metrics import REGISTRY
-from sidecar.pipeline.dispatch import Pipeline
+from sidecar.pipeline.dispatch import ExporterState, Pipeline
 from sidecar.redaction.reload import RulesInForce
 
 
@@ -37,10 +37,20 @@ class ServiceResponse(msgspec.Struct):
     service: str
 
 
-class ProbeResponse(msgspec.Struct):
-    """What `GET /livez` and `GET /readyz` answer."""
+class LiveResponse(msgspec.Struct):
+    """What `GET /livez` answers."""
 
     ok: bool
+
+
+class ReadyResponse(msgspec.Struct):
+    """What `GET /readyz` answers; exporters that are stuck are named, but change nothing in it.
+
+    A target that is down must not take the pod out of service.
+    """
+
+    ok: bool
+    stuck_exporters: list[str]
 
 
 class Health:
@@ -84,16 +94,16 @@ class Health:
         """Return the whole state.
 
         ``unhealthy`` while it starts or stops; ``degraded`` when Redis is configured and away, an
-        exporter fails, or a change of the rules was refused, since requests are still answered
-        then.
+        exporter fails, the queue takes nothing in, or a change of the rules was refused, since
+        requests are still answered then.
         """
         checks = {
             "rules": self._rules_check(),
             "redis": self._redis_check(),
+            "queue": self._queue_check(),
         }
         for state in self._pipeline.states:
-            detail = "exporting" if state.ok else f"failing: {state.error}"
-            checks[f"exporter_{state.name}"] = Check(state.ok, detail)
+            checks[f"exporter_{state.name}"] = Check(state.ok, self._export_detail(state))
         good = all(check.ok for check in checks.values())
         return HealthResponse(
             "unhealthy" if not self.ready else "healthy" if good else "degraded",
@@ -110,6 +120,25 @@ class Health:
             return Check(True, detail)
         when = f"{refused.at:%H:%M:%S}Z"
         return Check(False, f"{detail}; the change of {when} was refused: {refused.reason}")
+
+    def _queue_check(self) -> Check:
+        queue = self._pipeline.queue
+        if queue.failing is not None:
+            return Check(False, f"nothing can be taken in: {queue.failing}")
+        waiting = sum(sum(records.values()) for records in queue.left().values())
+        return Check(True, f"{'on disk' if queue.durable else 'in memory'}, {waiting} records wait")
+
+    def _export_detail(self, state: ExporterState) -> str:
+        if state.ok:
+            return "exporting"
+        age = self._pipeline.queue.age(state.name)
+        stuck = "stuck" if state.stuck else "failing"
+        return f"{stuck}: {state.error}; the oldest record has waited for {age:.0f} s"
+
+    @property
+    def stuck_exporters(self) -> list[str]:
+        """The names of the exporters that have failed for long."""
+        return [state.name for state in self._pipeline.states if state.stuck]
 
     def _redis_check(self) -> Check:
         if not self._redis_configured:
@@ -129,24 +158,25 @@ def routes(health: Health) -> list[Route]:
         return json_response(ServiceResponse(True, "telemetry-cache"))
 
     async def live(_: Request) -> Response:
-        return json_response(ProbeResponse(True))
+        return json_response(LiveResponse(True))
 
     async def ready(_: Request) -> Response:
-        return json_response(ProbeResponse(health.ready), 200 if health.ready else 503)
+        answer = ReadyResponse(health.ready, health.stuck_exporters)
+        return json_response(answer, 200 if health.ready else 503)
 
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(200, {"content-type": content_type}, encode(REGISTRY))
 
-    probe = {
-        200: Body("Yes.", {"application/json": ProbeResponse}),
-        503: Body("No.", {"application/json": ProbeResponse}),
+    readiness = {
+        200: Body("Yes.", {"application/json": ReadyResponse}),
+        503: Body("No.", {"application/json": ReadyResponse}),
     }
     table = [
         ("/health", full, "The state of every part", {200: _json("The state.", HealthResponse)}),
         ("/healthz", service, "Which service this is", {200: _json("It.", ServiceResponse)}),
-        ("/livez", live, "Is the process alive?", probe),
-        ("/readyz", ready, "Should requests come here?", probe),
+        ("/livez", live, "Is the process alive?", {200: _json("Yes.", LiveResponse)}),
+        ("/readyz", ready, "Should requests come here?", readiness),
         (
             "/metrics",
             metrics,
