@@ -222,15 +222,15 @@ class Queue:
     ) -> list[Waiting]:
         """Wait until a batch is there; return those that have waited longest for an exporter.
 
-        They stay until they are settled, are of one signal, at most ``max_batches``, and their
-        bodies at most ``max_bytes`` together unless the first alone is larger.
+        They stay until they are settled, are of the signal of the oldest, at most ``max_batches``,
+        and their bodies at most ``max_bytes`` together unless the first alone is larger.
         """
         counts = self._counts[name]
         while True:
             await trio.lowlevel.checkpoint()
             while not counts.batches or self._store is None:
                 await counts.filled.park()
-            with trio.move_on_after(self._linger):
+            with trio.move_on_after(max(0.0, self._linger - counts.age())):
                 while counts.size < max_bytes and not self._hurrying:
                     await counts.filled.park()
             if rows := await self._read(name, max_bytes, max_batches):
@@ -265,11 +265,13 @@ class Queue:
 
         Args:
             name: of the exporter.
-            rows: what `head` returned, or some of it.
+            rows: what `head` returned, or some of it; at least one.
             counted: is called in the moment from which they no longer count as waiting.
             refused: why the target will never take them; then they become dead letters.
         """
-        settle = _Settle(Settled(name, [row.id for row in rows], refused), rows, counted)
+        signal = rows[0].batch.signal
+        settled = Settled(name, signal, [row.id for row in rows], refused)
+        settle = _Settle(settled, rows, counted)
         self._settles.append(settle)
         self._work.unpark_all()
         await settle.done.wait()

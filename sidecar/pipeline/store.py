@@ -9,19 +9,21 @@ file is in WAL mode (https://www.sqlite.org/wal.html), so it may be read, and de
 back, while the sidecar runs.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import zstandard
 
-from sidecar.pipeline.batch import PackedBatch, Signal
+from sidecar.pipeline.batch import SIGNALS, PackedBatch, Signal
 
 FILE_NAME = "queue.sqlite3"
 # What a batch takes beside its body: the row, its place in the tables, the rest of its last page.
@@ -40,8 +42,9 @@ CREATE TABLE batch (
 ) STRICT;
 CREATE TABLE pending (
     exporter TEXT NOT NULL,
+    signal TEXT NOT NULL,  -- of the batch, so that those of one are together
     batch INTEGER NOT NULL REFERENCES batch,
-    PRIMARY KEY (exporter, batch)
+    PRIMARY KEY (exporter, signal, batch)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE dead (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -101,7 +104,15 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Total(msgspec.Struct, frozen=True):
-    """What waits for one exporter of one signal, or is dead; bytes are of the compressed bodies."""
+    """What waits for one exporter of one signal, or is dead.
+
+    Attributes:
+        exporter, signal: whose it is.
+        batches, records: how many.
+        size: of the bodies, in bytes.
+        bytes: what they take: compressed bodies and overhead.
+        oldest: when the first of them came in, or was refused; Unix time.
+    """
 
     exporter: str
     signal: Signal
@@ -109,6 +120,7 @@ class Total(msgspec.Struct, frozen=True):
     records: int
     size: int
     bytes: int
+    oldest: float
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -116,11 +128,13 @@ class Settled(msgspec.Struct, frozen=True):
 
     Attributes:
         exporter: its name.
+        signal: of all of them.
         ids: of the rows.
         reason: why they were refused for good, or None when they were exported.
     """
 
     exporter: str
+    signal: Signal
     ids: list[int]
     reason: str | None = None
 
@@ -140,7 +154,8 @@ class Store:
         directory: where the file is; created when it is not there. None: in memory.
         fsync: whether a write is on the device when it returns, or on its way there.
         max_dead_bytes: the bound of all dead letters together.
-        alone: keep other processes from opening it so, too.
+        alone: keep other processes from opening it so, too. Otherwise it is opened beside them,
+            nothing is created, and what is no queue is left as it is.
 
     Raises:
         ForeignFileError, sqlite3.Error: the file cannot be used as it is.
@@ -159,9 +174,9 @@ class Store:
         self._max_dead_bytes = max_dead_bytes
         self._lock = _lock(directory) if directory is not None and alone else None
         try:
-            self._db = _connect(None if directory is None else directory / FILE_NAME)
+            self._db = _connect(None if directory is None else directory / FILE_NAME, create=alone)
             try:
-                _prepare(self._db, fsync=fsync)
+                _prepare(self._db, fsync=fsync, create=alone)
             except BaseException:
                 self._db.close()
                 raise
@@ -199,7 +214,8 @@ class Store:
                     (batch.signal, batch.records, batch.size, now, batch.body),
                 ).lastrowid
                 db.executemany(
-                    "INSERT INTO pending VALUES (?, ?)", [(name, row) for name in exporters]
+                    "INSERT INTO pending VALUES (?, ?, ?)",
+                    [(name, batch.signal, row) for name in exporters],
                 )
             removed, refused = [], False
             for one in settled:
@@ -218,20 +234,28 @@ class Store:
 
     def _settle(self, settled: Settled) -> int:
         removed = self._db.executemany(
-            "DELETE FROM pending WHERE exporter = ? AND batch = ?",
-            [(settled.exporter, id) for id in settled.ids],
+            "DELETE FROM pending WHERE exporter = ? AND signal = ? AND batch = ?",
+            [(settled.exporter, settled.signal, id) for id in settled.ids],
         ).rowcount
-        self._remove_unwanted(settled.ids)
-        return removed
-
-    def _remove_unwanted(self, ids: Iterable[int]) -> None:
-        """Remove those of some batches that wait for no exporter."""
-        names = [name for (name,) in self._db.execute(_EXPORTERS)]
-        others = f"exporter IN ({','.join('?' * len(names))})"
+        # And those batches that wait for nobody now.
+        names = self._exporters()
+        others = f"exporter IN ({','.join('?' * len(names))}) AND signal = ?"
         self._db.executemany(
             "DELETE FROM batch WHERE id = ? "
             f"AND NOT EXISTS (SELECT 1 FROM pending WHERE {others} AND batch = id)",
-            [(id, *names) for id in ids],
+            [(id, *names, settled.signal) for id in settled.ids],
+        )
+        return removed
+
+    def _exporters(self) -> list[str]:
+        return [name for (name,) in self._db.execute(_EXPORTERS)]
+
+    def _firsts(self, exporter: str) -> list[tuple[int, Signal]]:
+        """Return the first batch that waits for an exporter of each signal, the oldest first."""
+        return sorted(
+            (first, signal)
+            for signal, first in self._db.execute(_FIRSTS, (exporter,))
+            if first is not None
         )
 
     def _trim(self) -> list[Lost]:
@@ -251,20 +275,21 @@ class Store:
     def head(self, exporter: str, max_bytes: int, max_batches: int) -> list[Row]:
         """Return the batches that have waited longest for an exporter.
 
-        They are of one signal, at most ``max_batches``, and their bodies at most ``max_bytes``
-        together, uncompressed, unless the first alone is larger.
+        They are of the signal of the oldest, at most ``max_batches``, and their bodies at most
+        ``max_bytes`` together, uncompressed, unless the first alone is larger.
         """
         rows: list[Row] = []
         room = max_bytes
-        for id, added, signal, records, size, body in self._db.execute(
-            "SELECT id, added, signal, records, size, body FROM pending JOIN batch ON id = batch "
-            "WHERE exporter = ? ORDER BY batch LIMIT ?",
-            (exporter, max_batches),
-        ):
-            room -= size
-            if rows and (signal != rows[0].batch.signal or room < 0):
-                break
-            rows.append(Row(id, added, PackedBatch(signal, records, size, body)))
+        for _, signal in self._firsts(exporter)[:1]:
+            for id, added, records, size, body in self._db.execute(
+                "SELECT id, added, records, size, body FROM pending JOIN batch ON id = batch "
+                "WHERE exporter = ? AND pending.signal = ? ORDER BY batch LIMIT ?",
+                (exporter, signal, max_batches),
+            ):
+                room -= size
+                if rows and room < 0:
+                    break
+                rows.append(Row(id, added, PackedBatch(signal, records, size, body)))
         return rows
 
     def expire(self, before: float, behind: Mapping[str, int]) -> int:
@@ -276,18 +301,19 @@ class Store:
         """
         expired = 0
         with _transaction(self._db) as db:
-            for (name,) in db.execute(_EXPORTERS).fetchall():
-                ids = []
-                for id, added in db.execute(
-                    "SELECT id, added FROM pending JOIN batch ON id = batch "
-                    "WHERE exporter = ? AND batch > ? ORDER BY batch LIMIT 10000",
-                    (name, behind.get(name, 0)),
-                ):
-                    if added >= before:
-                        break
-                    ids.append(id)
-                if ids:
-                    expired += self._settle(Settled(name, ids))
+            for name in self._exporters():
+                for _, signal in self._firsts(name):
+                    ids = []
+                    for id, added in db.execute(
+                        "SELECT id, added FROM pending JOIN batch ON id = batch WHERE exporter = ? "
+                        "AND pending.signal = ? AND batch > ? ORDER BY batch LIMIT 10000",
+                        (name, signal, behind.get(name, 0)),
+                    ):
+                        if added >= before:
+                            break
+                        ids.append(id)
+                    if ids:
+                        expired += self._settle(Settled(name, signal, ids))
         return expired
 
     def waiting(self) -> list[Total]:
@@ -295,9 +321,9 @@ class Store:
         return [
             Total(*row)
             for row in self._db.execute(
-                "SELECT exporter, signal, count(*), sum(records), sum(size), "
-                f"sum(length(body) + {ROW_OVERHEAD}) "
-                "FROM pending JOIN batch ON id = batch GROUP BY exporter, signal"
+                "SELECT exporter, pending.signal, count(*), sum(records), sum(size), "
+                f"sum(length(body) + {ROW_OVERHEAD}), min(added) "
+                "FROM pending JOIN batch ON id = batch GROUP BY exporter, pending.signal"
             )
         ]
 
@@ -307,19 +333,19 @@ class Store:
             Total(*row)
             for row in self._db.execute(
                 "SELECT exporter, signal, count(*), sum(records), sum(size), "
-                f"sum(length(body) + {ROW_OVERHEAD}) FROM dead GROUP BY exporter, signal"
+                f"sum(length(body) + {ROW_OVERHEAD}), min(refused) "
+                "FROM dead GROUP BY exporter, signal"
             )
         ]
 
     def oldest(self) -> dict[str, float]:
         """Return for each exporter since when (Unix time) it is waited for."""
-        return dict(
-            self._db.execute(
-                "SELECT exporter, (SELECT added FROM batch WHERE id = "
-                "(SELECT min(batch) FROM pending WHERE pending.exporter = names.exporter)) "
-                f"FROM ({_EXPORTERS}) AS names"
-            ).fetchall()
-        )
+        oldest = {}
+        for name in self._exporters():
+            for first, _ in self._firsts(name)[:1]:
+                found = self._db.execute("SELECT added FROM batch WHERE id = ?", (first,))
+                oldest[name] = found.fetchone()[0]
+        return oldest
 
     def version(self) -> int:
         """Return a number that changes when another process has written to the file."""
@@ -356,7 +382,9 @@ class Store:
         count = 0
         with _transaction(self._db) as db:
             for id in ids:
-                found = db.execute("SELECT exporter FROM dead WHERE id = ?", (id,)).fetchone()
+                found = db.execute(
+                    "SELECT exporter, signal FROM dead WHERE id = ?", (id,)
+                ).fetchone()
                 if found is None:
                     continue
                 row = db.execute(
@@ -364,12 +392,21 @@ class Store:
                     "SELECT signal, records, size, ?, body FROM dead WHERE id = ?",
                     (time.time(), id),
                 ).lastrowid
-                db.execute("INSERT INTO pending VALUES (?, ?)", (found[0], row))
+                db.execute("INSERT INTO pending VALUES (?, ?, ?)", (*found, row))
                 db.execute("DELETE FROM dead WHERE id = ?", (id,))
                 count += 1
         return count
 
+    def drop_dead(self, ids: Iterable[int]) -> int:
+        """Remove dead letters; return how many were there."""
+        with _transaction(self._db) as db:
+            return db.executemany("DELETE FROM dead WHERE id = ?", [(id,) for id in ids]).rowcount
 
+
+_FIRSTS = f"""
+SELECT column1, (SELECT min(batch) FROM pending WHERE exporter = ? AND signal = column1)
+FROM (VALUES {", ".join(f"('{signal}')" for signal in SIGNALS)})
+"""
 # A jump from name to name instead of a pass over all that waits
 # (https://www.sqlite.org/lang_with.html).
 _EXPORTERS = """
@@ -416,25 +453,56 @@ def _lock(directory: Path) -> int:
     return lock
 
 
-def _connect(path: Path | None) -> sqlite3.Connection:
-    # What is written here was redacted, but is nobody's business all the same.
-    if path is not None and not path.exists():
-        path.touch(mode=0o600)
+def _connect(path: Path | None, *, create: bool) -> sqlite3.Connection:
+    if path is None:
+        return _open(":memory:")
+    if create:
+        # What is written here was redacted, but is nobody's business all the same.
+        if not path.exists():
+            path.touch(mode=0o600)
+        return _open(path)
+    _look_at(path)
+    return _open(f"{path.absolute().as_uri()}?mode=rw")
+
+
+def _look_at(path: Path) -> None:
+    """Check that a file is a queue without a trace left, as opening it to write might leave."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ForeignFileError("it is no regular file")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    # While anyone has it open there is a log. Without one, SQLite would make one
+    # (https://www.sqlite.org/uri.html#uriimmutable).
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    how = "mode=ro" if has_log else "mode=ro&immutable=1"
+    with closing(_open(f"{path.absolute().as_uri()}?{how}")) as db:
+        _check(db)
+
+
+def _open(database: str | Path) -> sqlite3.Connection:
     return sqlite3.connect(
-        ":memory:" if path is None else path,
+        database,
+        uri=isinstance(database, str),
         timeout=_LOCK_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )
 
 
-def _prepare(db: sqlite3.Connection, *, fsync: bool) -> None:
-    """Check that the file is a queue, or make it one."""
+def _check(db: sqlite3.Connection, *, create: bool = False) -> bool:
+    """Tell whether a database is empty; raises `ForeignFileError` when it is no queue."""
     own = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if not (empty and own == version == 0) and (own, version) != (_APPLICATION_ID, _VERSION):
+    is_queue = (own, version) == (_APPLICATION_ID, _VERSION)
+    if not is_queue and not (create and empty and own == version == 0):
         raise ForeignFileError("it is no queue of this version")
+    return empty
+
+
+def _prepare(db: sqlite3.Connection, *, fsync: bool, create: bool) -> None:
+    """Check that the file is a queue, or make it one."""
+    empty = _check(db, create=create)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
     db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
