@@ -1,11 +1,11 @@
-"""The command line: ``sidecar run``, ``check``, ``redact`` and ``health``.
+"""The command line: ``sidecar run``, ``check``, ``redact``, ``queue`` and ``health``.
 
 What a command does stands in `sidecar.commands`. It is imported when it is called, since
 `sidecar health` runs every few seconds and needs nothing of the others.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from sidecar import __version__
@@ -58,6 +58,45 @@ exit codes:
   2    wrong usage
   130  interrupted
 """
+_QUEUE_HELP = """\
+Look at the durable queue, and at its dead letters: what a target refused for good. It is the one in
+SIDECAR_QUEUE_DIR unless --dir names another. The sidecar may run meanwhile; it notices within about
+a second what was replayed or dropped.
+
+On a terminal the answer is a table, else it is JSON, one object a line. Records are redacted.
+
+examples:
+  sidecar queue status
+  sidecar queue list --exporter otlp
+  sidecar queue show 17 | jq .attributes
+  sidecar queue replay 17 18
+  sidecar queue replay --exporter otlp
+  sidecar queue drop --all
+  sidecar queue --dir /var/lib/sidecar list
+
+exit codes:
+  0  done, also when there was nothing to do
+  1  the queue cannot be used, or there is no dead letter of that ID
+  2  wrong usage
+"""
+_STATUS_HELP = """\
+Print what waits and what is dead, by exporter and signal: records, batches, the bytes that they
+take, and for how long the oldest has been there.
+"""
+_LIST_HELP = """\
+Print the dead letters, the newest last: when they were refused, by whom and why.
+"""
+_SHOW_HELP = """\
+Print the records of a dead letter, one JSON object a line, as the stdout exporter writes them.
+"""
+_REPLAY_HELP = """\
+Let dead letters wait for their exporter again, behind all that waits already. What is refused again
+is a dead letter again, with a new ID.
+"""
+_DROP_HELP = """\
+Remove dead letters for good.
+"""
+_LAST_ID = 2**63 - 1  # of SQLite
 _HEALTH_HELP = """\
 Exit with 0 when the sidecar is ready, else with 1; for container health checks.
 
@@ -128,12 +167,49 @@ def _parser() -> argparse.ArgumentParser:
     )
     redact.set_defaults(call=_redact)
 
+    _add_queue(command("queue", help="look after the durable queue", description=_QUEUE_HELP))
+
     health = command("health", help="tell whether the service is ready", description=_HEALTH_HELP)
     health.add_argument(
         "--url", help="what to ask (default: /readyz at PROMETHEUS_PORT on this host)"
     )
     health.set_defaults(call=_health)
     return parser
+
+
+def _add_queue(queue: argparse.ArgumentParser) -> None:
+    where = "the queue's directory (default: SIDECAR_QUEUE_DIR)"
+    queue.add_argument("--dir", metavar="DIR", help=where)
+    actions = queue.add_subparsers(title="actions", required=True, metavar="ACTION")
+
+    def action(name: str, help: str, description: str) -> argparse.ArgumentParser:
+        parser = actions.add_parser(name, help=help, description=description)
+        # Here too, without a default, which would stand in place of what was given before.
+        parser.add_argument("--dir", metavar="DIR", help=where, default=argparse.SUPPRESS)
+        parser.set_defaults(call=_queue, action=name)
+        return parser
+
+    action("status", "what waits and what is dead", _STATUS_HELP)
+    listed = action("list", "the dead letters", _LIST_HELP)
+    listed.add_argument("--exporter", metavar="NAME", help="those of one exporter")
+    shown = action("show", "the records of a dead letter", _SHOW_HELP)
+    shown.add_argument("id", metavar="ID", type=_letter_id, help="as listed")
+    for changed in (
+        action("replay", "let dead letters wait for their exporter again", _REPLAY_HELP),
+        action("drop", "remove dead letters for good", _DROP_HELP),
+    ):
+        which = changed.add_mutually_exclusive_group(required=True)
+        which.add_argument(
+            "ids", metavar="ID", nargs="*", type=_letter_id, default=[], help="as listed"
+        )
+        which.add_argument("--all", action="store_true", help="all of them")
+        which.add_argument("--exporter", metavar="NAME", help="those of one exporter")
+
+
+def _letter_id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) > _LAST_ID:
+        raise argparse.ArgumentTypeError(f"{text!r} is no ID of a dead letter")
+    return int(text)
 
 
 def _run(_: argparse.Namespace) -> int:
@@ -152,6 +228,19 @@ def _redact(given: argparse.Namespace) -> int:
     from sidecar.commands.redact import redact
 
     return redact(given.file, given.rules, given.format, given.signal, given.report)
+
+
+def _queue(given: argparse.Namespace) -> int:
+    from sidecar.commands import queue
+
+    calls: dict[str, Callable[[], int]] = {
+        "status": lambda: queue.status(given.dir),
+        "list": lambda: queue.list_letters(given.dir, given.exporter),
+        "show": lambda: queue.show(given.dir, given.id),
+        "replay": lambda: queue.replay(given.dir, given.ids, given.exporter),
+        "drop": lambda: queue.drop(given.dir, given.ids, given.exporter),
+    }
+    return calls[given.action]()
 
 
 def _health(given: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from sidecar.cli import main
 from sidecar.commands.pieces import INPUT_FORMATS
 
 
-@pytest.mark.parametrize("command", ["check", "redact"])
+@pytest.mark.parametrize("command", ["check", "redact", "queue"])
 def test_commands_have_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

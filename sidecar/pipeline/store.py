@@ -338,6 +338,15 @@ class Store:
             )
         ]
 
+    def totals(self) -> tuple[list[Total], list[Total], int]:
+        """Return `waiting`, `dead` and `version` as of one moment, whatever others write."""
+        self._db.execute("BEGIN")
+        try:
+            return self.waiting(), self.dead(), self.version()
+        finally:
+            with suppress(sqlite3.Error):
+                self._db.execute("COMMIT")
+
     def oldest(self) -> dict[str, float]:
         """Return for each exporter since when (Unix time) it is waited for."""
         oldest = {}
@@ -469,7 +478,7 @@ def _look_at(path: Path) -> None:
     """Check that a file is a queue without a trace left, as opening it to write might leave."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ForeignFileError("it is no regular file")
-    if not os.access(path, os.R_OK):
+    if not os.access(path, os.R_OK | os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     # While anyone has it open there is a log. Without one, SQLite would make one
     # (https://www.sqlite.org/uri.html#uriimmutable).
