@@ -284,6 +284,15 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             "OTEL_EXPORTER_OTLP_HEADERS is set, so OTEL_EXPORTER_OTLP_ENDPOINT must be set"
         )
+    if settings.otel_exporter_otlp_protocol == "grpc":
+        _check_grpc_endpoints(settings)
+    certificate = settings.otel_exporter_otlp_client_certificate
+    if bool(certificate) != bool(settings.otel_exporter_otlp_client_key):
+        given, missing = ("CERTIFICATE", "KEY") if certificate else ("KEY", "CERTIFICATE")
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_CLIENT_{given} is set, so OTEL_EXPORTER_OTLP_CLIENT_{missing} "
+            "must be set"
+        )
     ports = [
         ("SIDECAR_PORT", settings.sidecar_port),
         ("SIDECAR_OTLP_HTTP_PORT", settings.sidecar_otlp_http_port),
@@ -301,6 +310,16 @@ def _check_together(settings: Settings) -> None:
             raise SettingsError(
                 f"OTEL_EXPORTER_OTLP_ENDPOINT points at this sidecar's own port {target.port} "
                 f"({taken[target.port]}); set it to the collector behind the sidecar"
+            )
+
+
+def _check_grpc_endpoints(settings: Settings) -> None:
+    for name in _OTLP_ENDPOINTS:
+        url = urlsplit(getattr(settings, name))
+        if url.path.strip("/") or url.query or url.fragment:
+            raise SettingsError(
+                f"{name.upper()}=(hidden) is not allowed when OTEL_EXPORTER_OTLP_PROTOCOL is "
+                "grpc: use http://host:port or https://host:port"
             )
 
 

@@ -6,6 +6,7 @@ It records what it gets and answers as it is told, also in ways in which no serv
 import gzip
 import math
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 NEVER = math.inf
 LOKI_PATH = "/loki/api/v1/push"
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -69,9 +71,9 @@ class Collector:
         connections: how many were opened.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, scheme: str = "http") -> None:
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.requests: list[Received] = []
         self.answers: deque[Answer] = deque()
         self.decide: Callable[[Received], Answer] = accept
@@ -106,7 +108,7 @@ class Collector:
                 await self._arrived.park()
         return self.requests
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: Stream) -> None:
         """Answer the requests of one connection."""
         self.connections += 1
         connection = h11.Connection(h11.SERVER)
@@ -118,7 +120,7 @@ class Collector:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _serve_one(self, stream: trio.SocketStream, connection: h11.Connection) -> bool:
+    async def _serve_one(self, stream: Stream, connection: h11.Connection) -> bool:
         request = await _receive(stream, connection)
         if request is None:
             return False
@@ -127,7 +129,8 @@ class Collector:
         self._arrived.unpark_all()
         await trio.sleep(answer.delay)
         if answer.reset:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            tcp = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
         if answer.raw is not None:
             await stream.send_all(answer.raw)
@@ -143,13 +146,13 @@ class Collector:
         return connection.our_state is h11.DONE
 
 
-async def _receive(stream: trio.SocketStream, connection: h11.Connection) -> Received | None:
+async def _receive(stream: Stream, connection: h11.Connection) -> Received | None:
     head: h11.Request | None = None
     body = bytearray()
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await stream.receive_some())
+            connection.receive_data(bytes(await stream.receive_some()))
         elif isinstance(event, h11.Request):
             head = event
         elif isinstance(event, h11.Data):
@@ -164,12 +167,18 @@ async def _receive(stream: trio.SocketStream, connection: h11.Connection) -> Rec
 
 
 @asynccontextmanager
-async def open_collector(port: int = 0) -> AsyncIterator[Collector]:
+async def open_collector(
+    port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Collector]:
     """Serve a stub on 127.0.0.1, on a free port unless one is given, until the block ends."""
-    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
-    collector = Collector(listeners[0].socket.getsockname()[1])
+    [tcp] = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    collector = Collector(tcp.socket.getsockname()[1], "https" if tls else "http")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, collector.serve, listeners)
+        if tls:
+            listener = trio.SSLListener(tcp, tls, https_compatible=True)
+            nursery.start_soon(trio.serve_listeners, collector.serve, [listener])
+        else:
+            nursery.start_soon(trio.serve_listeners, collector.serve, [tcp])
         yield collector
         nursery.cancel_scope.cancel()
 

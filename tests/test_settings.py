@@ -81,6 +81,28 @@ def test_an_empty_redis_url_means_none_and_other_empty_values_the_default() -> N
             {"SIDECAR_QUEUE_SYNC": "maybe"},
             "SIDECAR_QUEUE_SYNC='maybe' is not allowed: use full or normal",
         ),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL='http/json' is not allowed: use http/protobuf or grpc",
+        ),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://u:hidden@c:4317/v1/logs",
+            },
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=(hidden) is not allowed when "
+            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc: use http://host:port or https://host:port",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/c.pem"},
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE is set, so OTEL_EXPORTER_OTLP_CLIENT_KEY "
+            "must be set",
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_CLIENT_KEY": "/c.key"},
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY is set, so OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE "
+            "must be set",
+        ),
         ({"SIDECAR_PORT": "tcp://10.0.0.1:80"}, "use a port from 1 to 65535 (Kubernetes sets such"),
     ],
 )
@@ -130,6 +152,21 @@ def test_otlp_endpoints_follow_the_specification() -> None:
     }
     assert settings.otlp_headers == {"authorization": "Basic eA==", "x-tenant": "a"}
     assert settings.exporters == ("otlp",)
+
+
+def test_otlp_endpoints_of_grpc_have_no_path() -> None:
+    settings = load_settings(
+        {
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317/",
+            "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "https://logs:4317",
+        }
+    )
+    assert settings.otlp_endpoints == {
+        "traces": "http://collector:4317",
+        "metrics": "http://collector:4317",
+        "logs": "https://logs:4317",
+    }
 
 
 def test_exporters_are_those_with_an_address_or_those_listed() -> None:

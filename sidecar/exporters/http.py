@@ -9,20 +9,19 @@ import ssl
 import time
 from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx2
 import msgspec
 import trio
 
-from sidecar import __version__
-from sidecar.pipeline.exporter import Refused, Retryable
-from sidecar.pipeline.retry import MISCONFIGURED_RETRY_AFTER, Verdict, parse_retry_after
-
-# The time limit of one export, https://opentelemetry.io/docs/specs/otel/protocol/exporter/
-EXPORT_SECONDS = 10.0
-
-_MAX_ANSWER_BYTES = 64 * 1024
+from sidecar.exporters.target import (
+    MAX_ANSWER_BYTES,
+    USER_AGENT,
+    is_tls,
+    raise_unless_accepted,
+)
+from sidecar.pipeline.exporter import Retryable
+from sidecar.pipeline.retry import Verdict, parse_retry_after
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -32,41 +31,24 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def open_client(headers: dict[str, str]) -> httpx2.AsyncClient:
-    """Return a client that sends these headers and keeps its connections open.
+def open_client(tls: ssl.SSLContext | None) -> httpx2.AsyncClient:
+    """Return a client that keeps its connections open.
 
     It has no time limit of its own: `post` sets one for the whole exchange.
+
+    Args:
+        tls: in place of one that trusts the certificates of the system.
     """
     return httpx2.AsyncClient(
         # An answer is read up to a bound, so it must not be able to grow by decompression.
-        headers={
-            "user-agent": f"telemetry-cache-sidecar/{__version__}",
-            "accept-encoding": "identity",
-            **headers,
-        },
+        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        verify=tls or True,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         trust_env=False,
         timeout=None,
         limits=httpx2.Limits(max_connections=2, keepalive_expiry=30.0),
     )
-
-
-def split_credentials(url: str) -> tuple[str, dict[str, str]]:
-    """Return the URL without its user and password, and the header for these (RFC 7617).
-
-    A URL with a password in it would show up in logs.
-    """
-    parts = urlsplit(url)
-    userinfo, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url, {}
-    user, _, password = userinfo.partition(":")
-    auth = httpx2.BasicAuth(unquote(user), unquote(password))
-    request = next(auth.auth_flow(httpx2.Request("POST", "http://localhost")))
-    return urlunsplit(parts._replace(netloc=host)), {
-        "authorization": request.headers["authorization"]
-    }
 
 
 async def post(
@@ -95,33 +77,14 @@ async def post(
                 retry_after = response.headers.get("retry-after")
                 async for piece in response.aiter_raw():
                     answer += piece
-                    if len(answer) > _MAX_ANSWER_BYTES:
+                    if len(answer) > MAX_ANSWER_BYTES:
                         break
     except trio.TooSlowError:
         if not status:
             raise Retryable("timeout") from None
     except httpx2.RequestError as error:
         if not status:
-            raise Retryable(_kind(error)) from None
-    _raise_unless_accepted(verdict(status), f"status {status}", retry_after)
-    return Answer(content_type, bytes(answer))
-
-
-def _raise_unless_accepted(verdict: Verdict, reason: str, retry_after: str | None) -> None:
+            raise Retryable("TLS" if is_tls(error) else type(error).__name__) from None
     wait = parse_retry_after(retry_after, time.time())
-    if verdict is Verdict.RETRY:
-        raise Retryable(reason, wait)
-    if verdict is Verdict.RETRY_SLOWLY:
-        raise Retryable(reason, max(wait or 0.0, MISCONFIGURED_RETRY_AFTER))
-    if verdict is not Verdict.ACCEPTED:
-        raise Refused(reason, divisible=verdict is Verdict.REFUSED)
-
-
-def _kind(error: BaseException) -> str:
-    """Name the failure without its message, telling a bad certificate from a lost connection."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return "TLS"
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+    raise_unless_accepted(verdict(status), f"status {status}", wait)
+    return Answer(content_type, bytes(answer))

@@ -5,6 +5,7 @@ events apart is structured metadata.
 """
 
 import gzip
+import ssl
 import time
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,7 +13,8 @@ import msgspec
 import trio
 
 from sidecar.exporters.events import SERVICE_NAME, EncodedEvent, decode, unix_nano
-from sidecar.exporters.http import EXPORT_SECONDS, open_client, post, split_credentials
+from sidecar.exporters.http import open_client, post
+from sidecar.exporters.target import EXPORT_SECONDS, split_credentials
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.retry import loki_verdict
 
@@ -31,6 +33,7 @@ class LokiExporter:
 
     Args:
         url: of Loki, or of its push path; a user and password in it become basic authentication.
+        tls: for ``https://``, in place of the certificates of the system.
         seconds: the time limit of one export.
     """
 
@@ -40,7 +43,9 @@ class LokiExporter:
     # Loki answers with a 500 that would be retried for ever.
     merge_bytes = 2**20
 
-    def __init__(self, url: str, *, seconds: float = EXPORT_SECONDS) -> None:
+    def __init__(
+        self, url: str, *, tls: ssl.SSLContext | None = None, seconds: float = EXPORT_SECONDS
+    ) -> None:
         address, credentials = split_credentials(url)
         self._url = push_url(address)
         self._headers = {
@@ -49,7 +54,7 @@ class LokiExporter:
             **credentials,
         }
         self._seconds = seconds
-        self._client = open_client({})
+        self._client = open_client(tls)
 
     async def export(self, batch: Batch) -> int:
         """Push the events; Loki takes all of them or answers with an error."""

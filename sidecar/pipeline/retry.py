@@ -41,7 +41,7 @@ _GRPC_NOT_ABOUT_CONTENT = frozenset(
     }
 )
 # https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
-_GRPC_OF_HTTP = {
+_GRPC_OF_HTTP: dict[int, int] = {
     400: code_pb2.INTERNAL,
     401: code_pb2.UNAUTHENTICATED,
     403: code_pb2.PERMISSION_DENIED,
@@ -51,7 +51,7 @@ _GRPC_OF_HTTP = {
     503: code_pb2.UNAVAILABLE,
     504: code_pb2.UNAVAILABLE,
 }
-_GRPC_CODES = {str(number): number for number in code_pb2.Code.values()}
+_GRPC_CODES: dict[str, int] = {str(number): number for number in code_pb2.Code.values()}
 
 
 class Verdict(Enum):
@@ -113,9 +113,10 @@ def grpc_code(status: int, grpc_status: str | None) -> int:
     decides; where there is none, something other than a gRPC server answered, and its HTTP status
     does. What is neither is ``UNKNOWN``.
     """
+    unknown: int = code_pb2.UNKNOWN
     if grpc_status is not None:
-        return _GRPC_CODES.get(grpc_status, code_pb2.UNKNOWN)
-    return _GRPC_OF_HTTP.get(status, code_pb2.UNKNOWN)
+        return _GRPC_CODES.get(grpc_status, unknown)
+    return _GRPC_OF_HTTP.get(status, unknown)
 
 
 def grpc_verdict(code: int, *, retry_info: bool) -> Verdict:
@@ -190,5 +191,5 @@ def parse_retry_info(value: str | None) -> float | None:
             return None
     except (binascii.Error, ValueError, DecodeError):
         return None
-    seconds = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
+    seconds: float = info.retry_delay.seconds + info.retry_delay.nanos / 1e9
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

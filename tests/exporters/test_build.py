@@ -1,7 +1,9 @@
 import pytest
 
-from sidecar.exporters import build
+from sidecar.exporters import Exporter, build
 from sidecar.exporters.blackhole import BlackholeExporter
+from sidecar.exporters.otlp import OtlpExporter
+from sidecar.exporters.otlp_grpc import OtlpGrpcExporter
 from sidecar.pipeline.batch import SIGNALS, Batch, Signal
 from sidecar.settings import load_settings
 
@@ -27,6 +29,21 @@ async def test_exporters_are_those_of_the_settings(
     assert {exporter.name: set(exporter.signals) for exporter in exporters} == expected
     for exporter in exporters:
         await exporter.aclose()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kind"),
+    [("", OtlpExporter), ("http/protobuf", OtlpExporter), ("grpc", OtlpGrpcExporter)],
+)
+async def test_protocol_picks_the_exporter(protocol: str, kind: type[Exporter]) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+    }
+    [exporter] = build(load_settings(environ))
+    assert type(exporter) is kind
+    assert exporter.signals == set(SIGNALS)
+    await exporter.aclose()
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

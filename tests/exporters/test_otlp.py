@@ -21,11 +21,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from sidecar.exporters.http import Answer as HttpAnswer
-from sidecar.exporters.otlp import OtlpExporter, encode, rejected_records
+from sidecar.exporters.otlp import OtlpExporter
+from sidecar.exporters.otlp_messages import encode, rejected_records
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.exporter import Refused, Retryable
+from sidecar.settings import OtlpSignal
 from tests.collector import NEVER, Answer, Collector, open_collector, unused_port
+from tests.exporters.conftest import TlsFiles
 
 PROTOBUF = {"content-type": "application/x-protobuf"}
 TRACES = Batch("traces", b"\x0a\x00" * 50, 50)
@@ -234,6 +236,33 @@ async def test_untrusted_certificate_is_told_from_a_lost_connection() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_own_authority_is_trusted_and_no_other(tls_files: TlsFiles) -> None:
+    async with open_collector(tls=tls_files.server_context(client_certificate=False)) as collector:
+        endpoints: dict[OtlpSignal, str] = {"traces": f"{collector.url}/v1/traces"}
+        trusting = OtlpExporter(endpoints, {}, tls=tls_files.context())
+        assert await trusting.export(TRACES) == 0
+        await trusting.aclose()
+        for other in (None, tls_files.context(authority=tls_files.other_authority)):
+            doubting = OtlpExporter(endpoints, {}, tls=other)
+            with pytest.raises(Retryable, match="TLS"):
+                await doubting.export(TRACES)
+            await doubting.aclose()
+    assert collector.bodies("/v1/traces") == [TRACES.body]
+
+
+async def test_client_certificate_is_shown(tls_files: TlsFiles) -> None:
+    async with open_collector(tls=tls_files.server_context(client_certificate=True)) as collector:
+        endpoints: dict[OtlpSignal, str] = {"traces": f"{collector.url}/v1/traces"}
+        known = OtlpExporter(endpoints, {}, tls=tls_files.context(client=True))
+        assert await known.export(TRACES) == 0
+        await known.aclose()
+        unknown = OtlpExporter(endpoints, {}, tls=tls_files.context())
+        with pytest.raises(Retryable):
+            await unknown.export(TRACES)
+        await unknown.aclose()
+    assert len(collector.requests) == 1
+
+
 async def test_partial_success_tells_how_many_were_left_out() -> None:
     answer = ExportTraceServiceResponse(
         partial_success=ExportTracePartialSuccess(rejected_spans=3, error_message="x")
@@ -271,7 +300,7 @@ async def test_partial_success_tells_how_many_were_left_out() -> None:
 def test_partial_success_of_each_signal(
     signal: Signal, message: ExportMetricsServiceResponse | ExportLogsServiceResponse
 ) -> None:
-    answer = HttpAnswer("application/x-protobuf", message.SerializeToString())
+    answer = message.SerializeToString()
     assert rejected_records(Batch(signal, b"", 5), answer) == 2
     assert rejected_records(Batch(signal, b"", 1), answer) == 1
 
@@ -279,8 +308,7 @@ def test_partial_success_of_each_signal(
 @settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=50))
 def test_any_answer_counts_between_none_and_all(body: bytes) -> None:
-    answer = HttpAnswer("application/x-protobuf", body)
-    assert 0 <= rejected_records(TRACES, answer) <= TRACES.records
+    assert 0 <= rejected_records(TRACES, body) <= TRACES.records
 
 
 async def test_malformed_event_is_refused_unsent() -> None:

@@ -1,7 +1,12 @@
+from base64 import b64encode
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,9 +14,12 @@ from sidecar.pipeline.retry import (
     MAX_RETRY_AFTER,
     Backoff,
     Verdict,
+    grpc_code,
+    grpc_verdict,
     loki_verdict,
     otlp_verdict,
     parse_retry_after,
+    parse_retry_info,
 )
 
 NOW = 1_700_000_000.0
@@ -100,4 +108,107 @@ def test_retry_after_takes_dates(seconds: int) -> None:
 @given(st.text() | st.text("0123456789 :,GMTonJaSu+-", max_size=40))
 def test_retry_after_never_raises_and_is_bounded(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
+
+
+def test_grpc_retries_exactly_the_codes_of_the_specification() -> None:
+    def retried(*, retry_info: bool) -> set[str]:
+        return {
+            name
+            for name, code in code_pb2.Code.items()
+            if grpc_verdict(code, retry_info=retry_info) is Verdict.RETRY
+        }
+
+    always = {
+        "CANCELLED",
+        "DEADLINE_EXCEEDED",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+    }
+    assert retried(retry_info=False) == always
+    assert retried(retry_info=True) == always | {"RESOURCE_EXHAUSTED"}
+    assert grpc_verdict(code_pb2.OK, retry_info=False) is Verdict.ACCEPTED
+
+
+def test_grpc_bad_credential_is_not_blamed_on_the_records() -> None:
+    for code in (code_pb2.UNAUTHENTICATED, code_pb2.PERMISSION_DENIED, code_pb2.UNIMPLEMENTED):
+        assert grpc_verdict(code, retry_info=False) is Verdict.REFUSED_ANYWAY
+    for code in (code_pb2.INVALID_ARGUMENT, code_pb2.RESOURCE_EXHAUSTED, code_pb2.UNKNOWN):
+        assert grpc_verdict(code, retry_info=False) is Verdict.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("status", "grpc_status", "code"),
+    [
+        (200, "0", code_pb2.OK),
+        (200, "16", code_pb2.UNAUTHENTICATED),
+        (503, "3", code_pb2.INVALID_ARGUMENT),
+        (200, "17", code_pb2.UNKNOWN),
+        (200, "00", code_pb2.UNKNOWN),
+        (200, "-1", code_pb2.UNKNOWN),
+        (200, "", code_pb2.UNKNOWN),
+        (200, None, code_pb2.UNKNOWN),
+        (0, None, code_pb2.UNKNOWN),
+        (302, None, code_pb2.UNKNOWN),
+        (400, None, code_pb2.INTERNAL),
+        (401, None, code_pb2.UNAUTHENTICATED),
+        (403, None, code_pb2.PERMISSION_DENIED),
+        (404, None, code_pb2.UNIMPLEMENTED),
+        (429, None, code_pb2.UNAVAILABLE),
+        (500, None, code_pb2.UNKNOWN),
+        (502, None, code_pb2.UNAVAILABLE),
+        (503, None, code_pb2.UNAVAILABLE),
+        (504, None, code_pb2.UNAVAILABLE),
+    ],
+)
+def test_grpc_status_decides_and_that_of_http_where_there_is_none(
+    status: int, grpc_status: str | None, code: int
+) -> None:
+    assert grpc_code(status, grpc_status) == code
+
+
+def details(*messages: RetryInfo | ErrorInfo) -> str:
+    status = Status(code=14)
+    for message in messages:
+        detail = AnyMessage()
+        detail.Pack(message)
+        status.details.append(detail)
+    return b64encode(status.SerializeToString()).decode()
+
+
+def retry_info(seconds: int, nanos: int = 0) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.seconds = seconds
+    info.retry_delay.nanos = nanos
+    return info
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (details(retry_info(2, 500_000_000)), 2.5),
+        (details(retry_info(2)).rstrip("="), 2.0),
+        (details(ErrorInfo(reason="x"), retry_info(3)), 3.0),
+        (details(RetryInfo()), 0.0),
+        (details(retry_info(-5)), 0.0),
+        (details(retry_info(10**12)), MAX_RETRY_AFTER),
+        (details(ErrorInfo(reason="x")), None),
+        (details(), None),
+        (None, None),
+        ("", None),
+        ("a", None),
+        ("\xe9", None),
+        ("////", None),
+    ],
+)
+def test_retry_info_is_read_or_ignored(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_info(value) == seconds
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text() | st.binary().map(lambda data: b64encode(data).decode()))
+def test_retry_info_never_raises_and_is_bounded(value: str) -> None:
+    seconds = parse_retry_info(value)
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER
