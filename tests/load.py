@@ -72,7 +72,7 @@ def load(sidecar: SidecarProcess, acknowledged: Acknowledged) -> Iterator[None]:
             stopping.set()
             # Ends what an exporter still waits for.
             for exporter in (http, grpc):
-                exporter.shutdown()  # type: ignore[no-untyped-call]
+                exporter.shutdown()
             for thread in threads:
                 thread.join()
 

@@ -3,12 +3,24 @@
 The long form of these is ``python -m bench durability``.
 """
 
+import random
+from collections import Counter
 from pathlib import Path
 
+import httpx2
 import pytest
+import trio
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.collector import open_collector
+from sidecar.pipeline.batch import SIGNALS
+from tests.collector import Answer, open_collector
 from tests.durability import survive
+from tests.load import Acknowledged, load, metric, wait_until
+from tests.process import SidecarProcess, sidecar_process
 
 
 @pytest.mark.parametrize("sync", ["full", "normal"])
@@ -29,3 +41,68 @@ async def test_no_acknowledged_record_is_lost_by_a_stop(tmp_path: Path) -> None:
     assert survival.acknowledged > 100
     assert survival.missing == 0
     assert survival.repeated == 0
+
+
+async def test_the_counts_balance_at_any_moment(tmp_path: Path) -> None:
+    """What came in is exported, waits, is dead or was dropped: in every scrape, for each signal."""
+    draw = random.Random(5)
+    partial = ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(rejected_spans=1)
+    ).SerializeToString()
+    protobuf = {"content-type": "application/x-protobuf"}
+    answers = [
+        Answer(headers=protobuf),
+        Answer(headers=protobuf, body=partial),
+        Answer(status=400),
+        Answer(status=503),
+        Answer(reset=True),
+    ]
+    async with open_collector() as collector:
+        collector.decide = lambda _: draw.choices(answers, [6, 2, 2, 1, 1])[0]
+        settings = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "SIDECAR_EXPORTERS": "otlp,blackhole",
+            "SIDECAR_QUEUE_DIR": str(tmp_path),
+            "SIDECAR_QUEUE_BYTES": "100000",
+            "SIDECAR_DRAIN_SECONDS": "0",
+        }
+
+        def all_seen(sidecar: SidecarProcess) -> bool:
+            for _ in range(20):
+                check_balance(httpx2.get(f"{sidecar.metrics_url}/metrics").text)
+            return bool(
+                metric(sidecar, "rejected_records_total")
+                and metric(sidecar, "export_retries_total")
+                and metric(sidecar, "dropped_records_total", reason="partial_success")
+                and metric(sidecar, "received_records_total") > 500
+            )
+
+        def scrape() -> None:
+            for _ in range(2):
+                with sidecar_process(settings) as sidecar, load(sidecar, Acknowledged()):
+                    wait_until(lambda: all_seen(sidecar), 60, "some of each")
+
+        await trio.to_thread.run_sync(scrape)
+
+
+def check_balance(text: str) -> None:
+    counts = Counter[tuple[str, str, str]]()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = sample.name.removeprefix("telemetry_cache_")
+            labels = sample.labels
+            counts[name, labels.get("exporter", ""), labels.get("signal", "")] += int(sample.value)
+    for exporter in ("otlp", "blackhole"):
+        for signal in SIGNALS:
+            came = (
+                counts["received_records_total", "", signal]
+                + counts["recovered_records_total", exporter, signal]
+            )
+            went = (
+                counts["exported_records_total", exporter, signal]
+                + counts["queue_records", exporter, signal]
+                + counts["dead_letter_records", exporter, signal]
+                + counts["dropped_records_total", exporter, signal]
+                + counts["dropped_records_total", "", signal]
+            )
+            assert came == went, (exporter, signal)

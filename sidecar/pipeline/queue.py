@@ -42,7 +42,7 @@ RETRY_AFTER_SECONDS = 5
 _COMMIT_SECONDS = 30.0
 _UPKEEP_SECONDS = 1.0
 # How much is written in one commit: it holds up all that wait for it.
-_MOST_ADDED, _MOST_BYTES = 512, 8 * 2**20
+_MOST_ADDED, _MOST_BYTES = 512, 2 * 2**20
 _MOST_BATCHES = 1024
 # Of the bound of what waits, what dead letters may take on top.
 _DEAD_SHARE = 4
@@ -565,7 +565,7 @@ def _read(store: Store, name: str, max_bytes: int, max_batches: int) -> list[tup
 def _reason(error: Exception) -> str:
     """Name a fault, by no word of what is in the file."""
     if isinstance(error, sqlite3.Error):
-        return f"{getattr(error, 'sqlite_errorname', 'SQLite')}: {error}"
+        return str(error)
     if isinstance(error, zstandard.ZstdError):
         return "the body of a batch is damaged"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -58,10 +58,14 @@ CREATE TABLE dead (
     body BLOB NOT NULL
 ) STRICT;
 """
-# Pages of 4 KiB. Old ones of the log are used again from there on, so that what was exported can
-# be taken out though the disk is full.
-_CHECKPOINT_PAGES = 1000
+# Pages of 4 KiB, from which on the log is written back into the database and begun anew.
+_CHECKPOINT_PAGES = 256
+# To take something out, SQLite first writes more. So there is a file that is of no use but to be
+# removed when the disk is full; it is there again before anything is taken in.
+_RESERVE_NAME, _RESERVE_BYTES = "queue.reserve", 4 * 2**20
 _PROBE_BYTES = 256 * 1024
+# As SQLite says it.
+_FULL = "database or disk is full"
 _LOCK_SECONDS = 5.0
 # The disk says that the file is not, or no longer, what it was.
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -173,10 +177,12 @@ class Store:
     ) -> None:
         self._max_dead_bytes = max_dead_bytes
         self._lock = _lock(directory) if directory is not None and alone else None
+        self._reserve = directory / _RESERVE_NAME if directory is not None and alone else None
         try:
             self._db = _connect(None if directory is None else directory / FILE_NAME, create=alone)
             try:
                 _prepare(self._db, fsync=fsync, create=alone)
+                self._has_reserve = self._make_reserve()
             except BaseException:
                 self._db.close()
                 raise
@@ -206,6 +212,17 @@ class Store:
         Raises:
             sqlite3.Error: nothing was changed.
         """
+        try:
+            if added:
+                self._check_room()
+            return self._write(added, settled)
+        except sqlite3.Error:
+            self._release_reserve()
+            raise
+
+    def _write(
+        self, added: Sequence[tuple[PackedBatch, Iterable[str]]], settled: Iterable[Settled]
+    ) -> tuple[list[int], list[Lost]]:
         now = time.time()
         with _transaction(self._db) as db:
             for batch, exporters in added:
@@ -224,6 +241,32 @@ class Store:
                     self._bury(one, now)
                 removed.append(self._settle(one))
             return removed, self._trim() if refused else []
+
+    def _check_room(self) -> None:
+        """Raise ``sqlite3.OperationalError`` when there is neither a reserve nor room for one."""
+        if self._has_reserve:
+            return
+        free = self._db.execute("PRAGMA freelist_count").fetchone()[0]
+        if free * self._db.execute("PRAGMA page_size").fetchone()[0] < _RESERVE_BYTES:
+            raise sqlite3.OperationalError(_FULL)
+
+    def _make_reserve(self) -> bool:
+        """Set room aside; tell whether there is some."""
+        if self._reserve is None:
+            return True
+        try:
+            with self._reserve.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+        except OSError:
+            self._release_reserve()
+            return False
+        return True
+
+    def _release_reserve(self) -> None:
+        if self._reserve is not None:
+            self._has_reserve = False
+            with suppress(OSError):
+                self._reserve.unlink()
 
     def _bury(self, settled: Settled, now: float) -> None:
         self._db.executemany(
@@ -361,13 +404,19 @@ class Store:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def probe(self) -> None:
-        """Write as much as a large batch takes, and take it back; raises ``sqlite3.Error``."""
-        with _transaction(self._db) as db:
-            db.execute(
-                "INSERT INTO dead (exporter, reason, refused, signal, records, size, added, body) "
-                f"VALUES ('', '', 0, '', 0, 0, 0, zeroblob({_PROBE_BYTES}))"
-            )
-            db.execute("DELETE FROM dead WHERE exporter = ''")
+        """Raise ``sqlite3.Error`` while the disk does not take what a large batch takes."""
+        try:
+            self._has_reserve = self._make_reserve()
+            self._check_room()
+            with _transaction(self._db) as db:
+                db.execute(
+                    "INSERT INTO dead (exporter, reason, refused, signal, records, size, added, "
+                    f"body) VALUES ('', '', 0, '', 0, 0, 0, zeroblob({_PROBE_BYTES}))"
+                )
+                db.execute("DELETE FROM dead WHERE exporter = ''")
+        except sqlite3.Error:
+            self._release_reserve()
+            raise
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return all dead letters without their bodies, the oldest first."""
