@@ -3,10 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.exporters import build
 from sidecar.exporters.loki import LokiExporter, push_request, push_url
 from sidecar.pipeline.batch import Batch
 from sidecar.pipeline.exporter import Refused, Retryable
+from sidecar.settings import load_settings
 from tests.collector import Answer, open_collector
+from tests.exporters.conftest import TlsFiles
 
 NOW = 1_767_323_045_000_000_000  # 2026-01-02T03:04:05Z
 
@@ -142,3 +145,13 @@ async def test_bad_request_is_refused() -> None:
         with pytest.raises(Refused):
             await exporter.export(Batch("events", line(), 1))
         await exporter.aclose()
+
+
+async def test_own_authority_and_client_certificate_hold_for_loki_too(tls_files: TlsFiles) -> None:
+    async with open_collector(tls=tls_files.server_context(client_certificate=True)) as collector:
+        [exporter] = build(
+            load_settings({"LOKI_URL": collector.url, **tls_files.environ(client=True)})
+        )
+        assert await exporter.export(Batch("events", line(), 1)) == 0
+        await exporter.aclose()
+    assert len(collector.loki_streams()) == 1
