@@ -1,11 +1,11 @@
-"""``python -m bench``: measure, print a table, rewrite ``bench/RESULTS.md``."""
+"""``python -m bench``: measure, print tables, write them into ``bench/RESULTS.md``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from bench import captured, comparison, engine, process, quality, requests, worst
-from bench.table import progress, report
+from bench import captured, comparison, durability, engine, process, quality, requests, worst
+from bench.table import progress, report, written
 
 SECTIONS = {
     "process": process.SECTION,
@@ -15,29 +15,40 @@ SECTIONS = {
     "presidio": comparison.SECTION,
     "captured": captured.SECTION,
     "requests": requests.SECTION,
+    "throughput": durability.THROUGHPUT,
 }
+# These take from minutes to an hour.
+LONG = {
+    "kills": durability.KILLS,
+    "stops": durability.STOPS,
+    "outage": durability.OUTAGE,
+    "soak": durability.SOAK,
+}
+RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def main() -> int:
+    every = SECTIONS | LONG
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure, and print a table. Without a choice of sections all are measured, "
-        "and bench/RESULTS.md is written anew.",
+        description="Measure, print tables, and write them into bench/RESULTS.md, where other "
+        "sections stay as they are. Without a choice of sections all are measured but the long "
+        f"ones: {', '.join(LONG)}.",
         epilog="sections: "
-        + "; ".join(f"{name}: {section.heading.lower()}" for name, section in SECTIONS.items()),
+        + "; ".join(f"{name}: {section.heading.lower()}" for name, section in every.items()),
     )
-    parser.add_argument("section", nargs="*", help="what to measure (default: everything)")
+    parser.add_argument("section", nargs="*", help="what to measure (default: all but the long)")
     chosen = parser.parse_args().section
-    if unknown := set(chosen) - SECTIONS.keys():
+    if unknown := set(chosen) - every.keys():
         parser.error(f"no such section: {', '.join(sorted(unknown))}; see --help")
-    measured = []
+    headings = [section.heading for section in every.values()]
     for name in chosen or SECTIONS:
-        measured.append((SECTIONS[name], SECTIONS[name].rows()))
-    progress("")
-    text = report(measured)
-    if not chosen:
-        (Path(__file__).parent / "RESULTS.md").write_text(text)
-    print(text)
+        section = every[name]
+        text = report(section, section.rows())
+        progress("")
+        print(text, flush=True)
+        before = RESULTS.read_text() if RESULTS.exists() else ""
+        RESULTS.write_text(written(before, {section.heading: text}, headings))
     return 0
 
 

@@ -5,7 +5,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import msgspec
@@ -37,27 +37,35 @@ class Section(msgspec.Struct):
     rows: Callable[[], list[Row]]
 
 
-def report(measured: list[tuple[Section, list[Row]]]) -> str:
-    """Return the tables as Markdown."""
+_TITLE = "# Results\n\nFigures of one machine say little; compare them within one section.\n"
+
+
+def report(section: Section, rows: list[Row]) -> str:
+    """Return a section as Markdown."""
     lines = [
-        "# Results",
+        f"## {section.heading}",
         "",
-        f"Written by `make bench` on {datetime.now(UTC):%Y-%m-%d}, sidecar {__version__}, "
+        f"{section.about} Measured on {datetime.now(UTC):%Y-%m-%d}, sidecar {__version__}, "
         f"Python {platform.python_version()}, {os.cpu_count()} cores ({platform.machine()}).",
-        "Figures of one machine say little; compare them within one run.",
+        "",
+        "| what | figure | must be |",
+        "|---|---|---|",
+        *(f"| {row.what} | {row.figure} | {row.goal} |" for row in rows),
     ]
-    for section, rows in measured:
-        lines += [
-            "",
-            f"## {section.heading}",
-            "",
-            section.about,
-            "",
-            "| what | figure | must be |",
-            "|---|---|---|",
-            *(f"| {row.what} | {row.figure} | {row.goal} |" for row in rows),
-        ]
     return "\n".join([*lines, ""])
+
+
+def written(before: str, measured: dict[str, str], order: Iterable[str]) -> str:
+    """Return the results with some sections anew and the others as they were.
+
+    Args:
+        before: the results so far.
+        measured: heading → section, as `report` returns it.
+        order: of all headings.
+    """
+    _, *old = before.split("\n## ")
+    sections = {text.partition("\n")[0]: f"## {text.strip()}\n" for text in old} | measured
+    return "\n".join([_TITLE, *(sections[heading] for heading in order if heading in sections)])
 
 
 def progress(doing: str) -> None:

@@ -427,9 +427,7 @@ class Queue:
         Raises:
             sqlite3.Error: the file cannot be read.
         """
-        waiting, dead, self._version = await self._call(
-            lambda: (store.waiting(), store.dead(), store.version())
-        )
+        waiting, dead, self._version = await self._call(store.totals)
         for one in (*waiting, *dead):
             if one.exporter not in self._counts:
                 self._counts[one.exporter] = _Counts(one.exporter)

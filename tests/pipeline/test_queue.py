@@ -121,7 +121,7 @@ async def test_a_batch_stays_until_it_is_settled(directory: Path | None) -> None
 async def test_head_is_a_row_of_one_signal_within_the_bounds(directory: Path | None) -> None:
     async with opened(directory) as queue:
         for signal in ("traces", "traces", "traces", "logs"):
-            await queue.put(batch(b"x" * 10, signal))  # type: ignore[arg-type]
+            await queue.put(batch(b"x" * 10, signal))
         assert len(await queue.head("one", 1000)) == 3
         assert len(await queue.head("one", 25)) == 2
         assert len(await queue.head("one", 1)) == 1
@@ -378,7 +378,7 @@ def test_what_was_put_waits_or_was_settled(steps: list[tuple[object, ...]]) -> N
                 if step[0] == "put":
                     _, signal, records = step
                     assert isinstance(records, int)
-                    await queue.put(batch(signal=signal, records=records))  # type: ignore[arg-type]
+                    await queue.put(batch(signal=signal, records=records))
                     for name, signals in takes.items():
                         if signal in signals:
                             waiting[name].append((signal, records))  # type: ignore[arg-type]
