@@ -376,9 +376,9 @@ def test_what_was_put_waits_or_was_settled(steps: list[tuple[object, ...]]) -> N
         async with opened(None, a=ALL, b=EVENTS) as queue:
             for step in steps:
                 if step[0] == "put":
-                    _, signal, records = step
-                    assert isinstance(records, int)
-                    await queue.put(batch(signal=signal, records=records))
+                    signal, records = step[1], step[2]
+                    assert isinstance(signal, str) and isinstance(records, int)
+                    await queue.put(batch(signal=signal, records=records))  # type: ignore[arg-type]
                     for name, signals in takes.items():
                         if signal in signals:
                             waiting[name].append((signal, records))  # type: ignore[arg-type]
