@@ -93,6 +93,18 @@ EXPORT_SECONDS = Histogram(
     registry=REGISTRY,
 )
 
+# Admission.
+REFUSED = _counter(
+    "intake_refused_total",
+    "Requests that were not taken in, and may be sent again.",
+    "reason",
+)
+for _reason in ("memory", "in_flight", "queue_full", "stopping"):
+    REFUSED.labels(_reason)
+MEMORY_LIMIT = _gauge(
+    "memory_limit_bytes", "Resident memory above which nothing is taken in; 0: no limit."
+)
+
 # The process.
 BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
 RULES = _gauge("rules", "Redaction rules in force.")

@@ -381,7 +381,7 @@ def test_what_was_put_waits_or_was_settled(steps: list[tuple[object, ...]]) -> N
                     await queue.put(batch(signal=signal, records=records))  # type: ignore[arg-type]
                     for name, signals in takes.items():
                         if signal in signals:
-                            waiting[name].append((signal, records))  # type: ignore[arg-type]
+                            waiting[name].append((signal, records))
                 elif waiting[name := str(step[1])]:
                     rows = await queue.head(name, MIB)
                     refused = "status 400" if step[0] == "refuse" else None
