@@ -1,6 +1,7 @@
 """A sidecar with a queue on disk that is killed under load, again and again."""
 
 import random
+import signal
 from pathlib import Path
 from typing import Literal
 
@@ -36,17 +37,17 @@ async def survive(
     collector: Collector,
     directory: Path,
     rounds: int,
-    how: Literal["kill", "stop"],
+    how: Literal["kill", "stop", "stop twice"],
     environ: dict[str, str],
     seed: int = 1,
 ) -> Survival:
-    """Kill (SIGKILL) or stop (SIGTERM) a sidecar under load, start it again; at last drain it.
+    """Kill a sidecar under load or stop it, start it again, and so on; at last drain it.
 
     Args:
         collector: takes everything.
         directory: for the queue.
         rounds: how often.
-        how: kill or stop.
+        how: with SIGKILL, with SIGTERM, or with a second SIGTERM that ends the drain.
         environ: of the sidecar, beside the queue and the collector.
         seed: of the moments.
     """
@@ -74,6 +75,9 @@ async def survive(
                     sidecar.process.kill()
                     sidecar.process.wait()
                 else:
+                    if how == "stop twice":
+                        sidecar.process.send_signal(signal.SIGTERM)
+                        wait_until(lambda: '"stopping"' in sidecar.log, 10, "not stopping")
                     exit_codes.append(sidecar.stop())
         finally:
             sidecar.close()

@@ -36,11 +36,21 @@ async def test_no_acknowledged_record_is_lost_by_kill_9(tmp_path: Path, sync: st
 
 async def test_no_acknowledged_record_is_lost_by_a_stop(tmp_path: Path) -> None:
     async with open_collector() as collector:
-        survival = await survive(collector, tmp_path, 3, "stop", {"SIDECAR_DRAIN_SECONDS": "5"})
+        survival = await survive(collector, tmp_path, 3, "stop", {})
     assert survival.exit_codes == [0, 0, 0]
     assert survival.acknowledged > 100
     assert survival.missing == 0
     assert survival.repeated == 0
+
+
+async def test_a_second_signal_ends_the_drain_and_loses_nothing(tmp_path: Path) -> None:
+    async with open_collector() as collector:
+        collector.decide = lambda _: Answer(delay=0.3)
+        survival = await survive(collector, tmp_path, 3, "stop twice", {})
+    assert survival.exit_codes == [0, 0, 0]
+    assert survival.acknowledged > 100
+    assert survival.missing == 0
+    assert survival.not_under_way == 0
 
 
 async def test_the_counts_balance_at_any_moment(tmp_path: Path) -> None:
