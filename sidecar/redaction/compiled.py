@@ -14,7 +14,6 @@ from sidecar.redaction.nearby import nearby
 from sidecar.redaction.patterns import (
     NOTHING,
     compile_pattern,
-    is_slow,
     looks_at_lines,
     matching,
     options,
@@ -22,6 +21,7 @@ from sidecar.redaction.patterns import (
 )
 from sidecar.redaction.rules import Rule, RulesError
 from sidecar.redaction.scanner import Finder, sought
+from sidecar.redaction.slow import is_slow
 from sidecar.redaction.validators import validator
 
 Siblings = Mapping[str, Any]

@@ -1,6 +1,6 @@
 """Where any of many patterns may match a text: one look, whatever their number.
 
-All literals that patterns begin with or contain (`sidecar.redaction.patterns`) are looked for at
+All literals that patterns begin with or contain (`sidecar.redaction.leads`) are looked for at
 once, by an Aho-Corasick automaton. A pattern that begins with a literal is to be tried only where
 that stands; one that contains a literal is to be searched for only in a text that holds it. The few
 without a literal, digits in groups mostly, are searched for together with others of their family,
@@ -17,15 +17,12 @@ from functools import lru_cache
 import msgspec
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
+from sidecar.redaction.leads import Lead, Mark, leads, marks
 from sidecar.redaction.patterns import (
     NOTHING,
-    Lead,
-    Mark,
     Search,
     any_of,
     compile_pattern,
-    leads,
-    marks,
     matching,
     searching,
 )

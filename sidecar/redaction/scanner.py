@@ -17,8 +17,9 @@ from sidecar.redaction.actions import Change
 from sidecar.redaction.detectors.base import Shape, Span
 from sidecar.redaction.first_look import FirstLook, Sought
 from sidecar.redaction.keys import KeyMatcher
+from sidecar.redaction.leads import leads
 from sidecar.redaction.nearby import REACH, Nearby, nearby
-from sidecar.redaction.patterns import NOTHING, Search, Spans, leads
+from sidecar.redaction.patterns import NOTHING, Search, Spans
 from sidecar.redaction.rules import Rule
 
 Near = tuple[Nearby, ...]

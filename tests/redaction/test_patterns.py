@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.first_look import FirstLook, Sought
+from sidecar.redaction.leads import leads, marks
 from sidecar.redaction.patterns import (
     NOTHING,
     Search,
     compile_pattern,
-    leads,
     looks_at_lines,
-    marks,
     searching,
 )
 
