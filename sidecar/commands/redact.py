@@ -16,8 +16,9 @@ import msgspec
 from sidecar.commands.filter import Filter
 from sidecar.commands.pieces import InputError, InputFormat, Piece, Splitter
 from sidecar.redaction.engine import Engine
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.report import Finding
-from sidecar.redaction.rules import RULE_SIGNALS, RulesError, load_rules
+from sidecar.redaction.rules import RULE_SIGNALS, load_rules
 from sidecar.settings import SettingsError, load_settings
 
 # By number, since what is closed is no `sys.stdout` either.

@@ -8,7 +8,7 @@ import trio
 
 from sidecar import logs
 from sidecar.app import Sidecar, StartError
-from sidecar.redaction.rules import RulesError
+from sidecar.redaction.faults import RulesError
 from sidecar.settings import SettingsError, describe, load_settings, unknown_variables
 
 

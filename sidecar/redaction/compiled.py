@@ -9,6 +9,7 @@ import re2
 from sidecar.redaction.actions import Change, MissingHashKeyError, compile_action, hash_prefix
 from sidecar.redaction.detectors import DETECTORS
 from sidecar.redaction.detectors.base import Detector, Shape
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.nearby import nearby
 from sidecar.redaction.patterns import (
@@ -19,7 +20,7 @@ from sidecar.redaction.patterns import (
     options,
     searching,
 )
-from sidecar.redaction.rules import Rule, RulesError
+from sidecar.redaction.rules import Rule
 from sidecar.redaction.scanner import Finder, sought
 from sidecar.redaction.slow import is_slow
 from sidecar.redaction.validators import validator

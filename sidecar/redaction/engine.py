@@ -8,13 +8,13 @@ import re2
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import check_rule, compile_finders, written_pattern
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import (
     RULE_SIGNALS,
     Rule,
     Rules,
-    RulesError,
     RuleSignal,
     RuleTest,
     read_rules,

@@ -20,8 +20,9 @@ from watchfiles import awatch
 
 from sidecar import metrics
 from sidecar.redaction.engine import Engine
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.redactor import Redactor
-from sidecar.redaction.rules import RulesError, RuleSignal, load_rules
+from sidecar.redaction.rules import RuleSignal, load_rules
 
 _log = structlog.get_logger(__name__)
 

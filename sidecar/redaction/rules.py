@@ -5,18 +5,13 @@ is wrong in it raises `RulesError`, which names file, line and reason; a folder 
 not at all.
 """
 
-import difflib
-import functools
-import re
-import stat
-import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import yaml
-from msgspec import inspect
+
+from sidecar.redaction.faults import RulesError, explained, short
+from sidecar.redaction.rule_files import Lines, parse, rule_files
 
 RuleSignal = Literal["traces", "metrics", "logs", "events", "http"]
 Mode = Literal["enforce", "audit"]
@@ -24,12 +19,6 @@ RULE_SIGNALS: tuple[RuleSignal, ...] = ("traces", "metrics", "logs", "events", "
 
 T = TypeVar("T")
 
-_MAX_FILE_BYTES = 2**20
-# The parser of YAML is C code that calls itself for every level: too deep, and the process dies.
-_MAX_DEPTH = 100
-# Aliases of aliases can make a page of YAML stand for more values than there is memory.
-_MAX_ALIASED = 10_000
-_SUFFIXES = {".yaml", ".yml", ".toml", ".json"}
 _Id = Annotated[
     str,
     msgspec.Meta(
@@ -47,14 +36,6 @@ _Keyword = Annotated[
     str, msgspec.Meta(pattern=r"\w", description="text with a letter or a digit in it")
 ]
 _NoRoutes = Annotated[list[None], msgspec.Meta(max_length=0, description="an empty list")]
-
-
-class RulesError(Exception):
-    """A rules folder cannot be used; the message is one line: ``file:line: reason``."""
-
-    def __init__(self, message: str) -> None:
-        # What people write into files, and what parsers say of it, may hold line breaks.
-        super().__init__(" ".join(message.split()))
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -220,7 +201,7 @@ def read_rules(folder: Path) -> tuple[Rules, list[RulesError]]:
     """Read a rules folder as far as it can be read; return that, and all that is wrong with it."""
     loaded, faults = Rules([], Keys(allow=[], ignore=[]), {}), list[RulesError]()
     try:
-        for path in _files(folder):
+        for path in rule_files(folder):
             _read(path, loaded, faults)
     except RulesError as error:
         faults.append(error)
@@ -234,7 +215,7 @@ def read_rules(folder: Path) -> tuple[Rules, list[RulesError]]:
 def _read(path: Path, loaded: Rules, faults: list[RulesError]) -> None:
     """Add what one file holds, and what is wrong with it."""
     try:
-        value, lines = _parse(path)
+        value, lines = parse(path)
     except RulesError as error:
         faults.append(error)
         return
@@ -263,331 +244,13 @@ def _read(path: Path, loaded: Rules, faults: list[RulesError]) -> None:
         faults.append(error)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    try:
-        # Kubernetes keeps a ConfigMap's files behind links in `..data`, which begin with a dot.
-        paths = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix in _SUFFIXES and not path.name.startswith(".")
-        )
-    except OSError as error:
-        raise RulesError(f"{folder}: the rules folder cannot be read: {error.strerror}") from None
-    yield from paths
-
-
-class _Lines:
-    """Knows at which line each value of a file stands, by its nodes or else by its text."""
-
-    def __init__(self, node: yaml.Node | None, text: str = "", rules: int = 0) -> None:
-        self._node = node
-        self._text = text
-        self._starts = _rule_starts(text, rules) if node is None else []
-
-    def of(self, path: tuple[str | int, ...]) -> int:
-        """Return the line of the field at a path, or of the nearest one around it."""
-        if self._node is None:
-            return self._of_text(path)
-        node, line = self._node, self._node.start_mark.line
-        for step in path:
-            if isinstance(node, yaml.MappingNode):
-                pair = next((pair for pair in node.value if pair[0].value == step), None)
-                if pair is None:
-                    break
-                line, node = pair[0].start_mark.line, pair[1]
-            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-                if step >= len(node.value):
-                    break
-                node = node.value[step]
-                line = node.start_mark.line
-            else:
-                break
-        return int(line) + 1
-
-    def _of_text(self, path: tuple[str | int, ...]) -> int:
-        start, end = 0, len(self._text)
-        if path[:1] == ("rules",) and len(path) > 1 and isinstance(path[1], int):
-            if path[1] >= len(self._starts):
-                return 1
-            start, *following = self._starts[path[1] :]
-            end, path = (following or [end])[0], path[2:]
-        for name in path:
-            if isinstance(name, str):
-                field = re.compile(rf"""(?<!\w){re.escape(name)}["']?\s*[\]=:.]""")
-                if (found := field.search(self._text, start, end)) is None:
-                    break
-                start = found.start()
-        return _line_at(self._text, start)
-
-
-def _rule_starts(text: str, rules: int) -> list[int]:
-    """Return where each rule begins, by its header in TOML or by its id; empty if unknown."""
-    for mark in (r"(?m)^[ \t]*\[\[[ \t]*rules[ \t]*\]\]", r"""(?<!\w)id["']?[ \t]*[:=]"""):
-        starts = [found.start() for found in re.finditer(mark, text)]
-        if len(starts) == rules:
-            return starts
-    return []
-
-
-def _line_at(text: str | bytes, position: int) -> int:
-    data = text[:position]
-    return (data.count("\n") if isinstance(data, str) else data.count(b"\n")) + 1
-
-
-def _text(path: Path) -> str:
-    """Read a file; what is no regular file is not even opened, since a pipe would never end."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise RulesError(f"{path.name}: is a folder, not a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise RulesError(f"{path.name}: is not a regular file")
-        with path.open("rb") as file:
-            data = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.is_symlink():
-            raise RulesError(
-                f"{path.name}: is a link to {path.readlink()}, which does not exist"
-            ) from None
-        raise RulesError(f"{path.name}: cannot be read: {error.strerror}") from None
-    if len(data) > _MAX_FILE_BYTES:
-        raise RulesError(f"{path.name}: is larger than {_MAX_FILE_BYTES} bytes")
-    try:
-        # Some editors begin a file with a byte order mark.
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = _line_at(data, error.start)
-        raise RulesError(f"{path.name}:{line}: is not UTF-8 text") from None
-
-
-def _parse(path: Path) -> tuple[Any, _Lines]:
-    text = _text(path)
-    try:
-        if path.suffix == ".toml":
-            value: Any = tomllib.loads(text)
-            return value, _Lines(None, text, _number_of_rules(value))
-        if path.suffix == ".json":
-            return _parse_json(text)
-        return _parse_yaml(text)
-    except RecursionError:
-        raise RulesError(f"{path.name}:1: nests deeper than can be read") from None
-    except tomllib.TOMLDecodeError as error:
-        reason, _, at = str(error).partition(" (at ")
-        number = re.match(r"line (\d+)", at)
-        line = int(number[1]) if number else _line_at(text.rstrip(), len(text))
-    except msgspec.DecodeError as error:
-        reason, _, at = str(error).partition(" (byte ")
-        data = text.encode()
-        line = _line_at(data, int(at.rstrip(")"))) if at else _line_at(data.rstrip(), len(data))
-    except yaml.reader.ReaderError as error:
-        reason, line = str(error).partition("\n")[0], _line_at(text.encode(), error.position)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        reason, line = error.problem or "", mark.line + 1 if mark is not None else 1
-        if "nesting depth" in reason:
-            # From 0.2.6 on, libyaml has a bound of its own, and meets it before any event.
-            reason = f"nests deeper than {_MAX_DEPTH} levels"
-    except ValueError as error:
-        # As of a number with more digits than Python reads.
-        reason, line = str(error), 1
-    raise RulesError(f"{path.name}:{line}: {reason}")
-
-
-def _number_of_rules(value: Any) -> int:
-    rules = value.get("rules") if isinstance(value, dict) else None
-    return len(rules) if isinstance(rules, list) else 0
-
-
-def _parse_json(text: str) -> tuple[Any, _Lines]:
-    value = msgspec.json.decode(text)
-    try:
-        # Most JSON is YAML, too, whose parser tells lines.
-        _refuse_too_much(text)
-        node = yaml.compose(text, yaml.CSafeLoader)
-    except yaml.YAMLError:
-        return value, _Lines(None, text, _number_of_rules(value))
-    _refuse_twice(node)
-    return value, _Lines(node)
-
-
-def _parse_yaml(text: str) -> tuple[Any, _Lines]:
-    _refuse_too_much(text)
-    loader = _Loader(text)
-    node = loader.get_single_node()
-    _refuse_twice(node)
-    if node is None:
-        return None, _Lines(None)
-    return loader.construct_document(node), _Lines(node)
-
-
-class _Loader(yaml.CSafeLoader):
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except yaml.YAMLError:
-            raise
-        except Exception as error:
-            # A date or number by its looks, which is none: the constructors raise whatever the
-            # types they make raise, and tell no line.
-            reason = f"{_short(node.value)}: {error}; write text in quotes"
-            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
-
-
-def _refuse_too_much(text: str) -> None:
-    """Refuse YAML that cannot be read in bounded time and memory, without building any of it."""
-    aliased, sizes = 0, dict[str | None, int]()
-    within: list[tuple[Any, int]] = [(None, 0)]  # anchor and values so far, level by level
-    event: Any  # libyaml's marks are no marks to the type checker
-    for event in yaml.parse(text, yaml.CSafeLoader):
-        size, problem = 1, ""
-        if isinstance(event, yaml.CollectionStartEvent):
-            within.append((event.anchor, 0))
-            if len(within) > _MAX_DEPTH + 1:
-                problem = f"nests deeper than {_MAX_DEPTH} levels"
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = within.pop()
-            if anchor is not None:
-                sizes[anchor] = size
-        elif isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 1)
-            aliased += size
-            if any(anchor == event.anchor for anchor, _ in within):
-                problem = f"the alias *{_short(event.anchor)} stands within what it stands for"
-            elif aliased > _MAX_ALIASED:
-                problem = f"aliases repeat more than {_MAX_ALIASED} values"
-        if problem:
-            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
-        anchor, before = within[-1]
-        within[-1] = anchor, before + size
-
-
-def _refuse_twice(node: yaml.Node | None) -> None:
-    """Refuse a mapping with a key twice: the last would be taken and the first forgotten."""
-    waiting, visited = [node], set()
-    while waiting:
-        node = waiting.pop()
-        if id(node) in visited:  # by aliases
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                    problem = f"`{_short(key.value)}` stands twice in one place"
-                    raise yaml.composer.ComposerError(None, None, problem, key.start_mark)
-                seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-                waiting.append(value)
-
-
-def _convert(path: Path, lines: _Lines, value: Any, kind: type[T], at: tuple[str | int, ...]) -> T:
+def _convert(path: Path, lines: Lines, value: Any, kind: type[T], at: tuple[str | int, ...]) -> T:
     """Decode what stands at a place of a file; raises `RulesError` that says where it is wrong."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        steps, reason = _explained(str(error), kind)
+        steps, reason = explained(str(error), kind)
         line = lines.of((*at, *steps))
         name = value.get("id") if at and isinstance(value, dict) else None
-        named = f"rule '{_short(name)}': " if isinstance(name, str) else ""
+        named = f"rule '{short(name)}': " if isinstance(name, str) else ""
         raise RulesError(f"{path.name}:{line}: {named}{reason}") from None
-
-
-_KINDS = {
-    "str": "text",
-    "int": "a whole number",
-    "float": "a number with a fraction",
-    "bool": "true or false",
-    "null": "nothing",
-    "array": "a list",
-    "object": "a mapping",
-    "date": "a date",
-    "datetime": "a time",
-}
-_TEXT_WITHOUT_QUOTES = {"int", "float", "bool", "date", "datetime"}
-
-
-def _explained(message: str, kind: type) -> tuple[tuple[str | int, ...], str]:
-    """Return the path of the field that msgspec means, and what is wrong in an operator's words."""
-    said = re.fullmatch(r"(?s)(.*?)(?: - at `(key` in `)?\$([\w.\[\]]*)`)?", message)
-    assert said is not None
-    reason, in_key, steps = said[1], said[2], _steps(said[3] or "")
-    names = [step for step in steps if isinstance(step, str) and step != "..."]
-    label = f"`{'.'.join(names)}`: " if names else ""
-    if in_key:
-        return steps, f"{label}the name of a field is not text; write it in quotes"
-    if missing := re.fullmatch(r"Object missing required field `(\w+)`", reason):
-        return steps, f"`{'.'.join([*names, missing[1]])}` is missing"
-    type_ = _type_at(kind, steps)
-    if unknown := re.fullmatch(r"(?s)Object contains unknown field `(.*)`", reason):
-        name = unknown[1]
-        known = [field.encode_name for field in getattr(type_, "fields", ())]
-        near = [f"`{near}`" for near in difflib.get_close_matches(name, known, 1)]
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        return (*steps, name), f"unknown field `{'.'.join([*names, _short(name)])}`: {hint}"
-    got = re.search(r"(?s)(?:, got `(\w+)`|^Invalid enum value (.*))$", reason)
-    if got is None and not reason.startswith("Expected `"):
-        return steps, label + reason  # one of ours
-    expected, hint = _allowed(type_), ""
-    if got is not None:
-        kind_got = got[1] or ""
-        hint = f", got {_short(got[2]) if got[2] else _KINDS.get(kind_got, kind_got)}"
-        if expected == "text" and kind_got in _TEXT_WITHOUT_QUOTES:
-            hint += "; write it in quotes"
-    return steps, f"{label}expected {expected}{hint}"
-
-
-def _steps(where: str) -> tuple[str | int, ...]:
-    """Turn msgspec's ``.rules[3].when[...]`` into ``("rules", 3, "when", "...")``."""
-    parts = re.findall(r"\w+|\.\.\.", where)
-    return tuple(int(part) if part.isdigit() else part for part in parts)
-
-
-_type_info = functools.cache(inspect.type_info)
-
-
-def _type_at(kind: type, steps: tuple[str | int, ...]) -> inspect.Type:
-    """Return the type of the field at a path."""
-    type_ = _type_info(kind)
-    for step in steps:
-        type_ = _bare(type_)
-        if isinstance(type_, inspect.StructType):
-            fields = {field.encode_name: field.type for field in type_.fields}
-            type_ = fields.get(str(step), type_)
-        elif isinstance(type_, inspect.ListType):
-            type_ = type_.item_type
-        elif isinstance(type_, inspect.DictType):
-            type_ = type_.value_type
-    return type_ if isinstance(type_, inspect.Metadata) else _bare(type_)
-
-
-def _bare(type_: inspect.Type) -> inspect.Type:
-    """Return a type without its description, and without that it may be left out."""
-    if isinstance(type_, inspect.Metadata):
-        type_ = type_.type
-    if isinstance(type_, inspect.UnionType):
-        type_ = next(one for one in type_.types if not isinstance(one, inspect.NoneType))
-    return type_
-
-
-def _allowed(type_: inspect.Type) -> str:
-    """Say what may be written where a type is expected."""
-    match type_:
-        case inspect.Metadata(extra_json_schema={"description": str(description)}):
-            return description
-        case inspect.LiteralType(values=values):
-            *first, last = map(str, values)
-            return f"{', '.join(first)} or {last}" if first else last
-        case inspect.StrType():
-            return "text"
-        case inspect.IntType():
-            return "a whole number"
-        case inspect.ListType():
-            return "a list"
-    return "a mapping"
-
-
-def _short(text: object) -> str:
-    """Return the beginning of what somebody wrote, which may be a megabyte long."""
-    written = str(text)
-    return written if len(written) <= 80 else written[:79] + "…"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.engine import Engine
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import Keys, Rule, Rules, RulesError, load_rules
+from sidecar.redaction.rules import Keys, Rule, Rules, load_rules
 from sidecar.settings import default_rules_dir
 
 SHIPPED = Engine(load_rules(default_rules_dir()))

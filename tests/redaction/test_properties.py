@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import RulesError
 from tests.redaction.test_engine import LOGS, PERSONAL, engine, redact
 
 Encoding = Callable[[str], str]

@@ -15,9 +15,10 @@ from structlog.testing import capture_logs
 from sidecar.metrics import REGISTRY
 from sidecar.redaction import reload
 from sidecar.redaction.engine import Engine
+from sidecar.redaction.faults import RulesError
 from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Report
-from sidecar.redaction.rules import Rules, RulesError, load_rules
+from sidecar.redaction.rules import Rules, load_rules
 
 RULE = "version: 1\nrules:\n  - {id: %s, pattern: %s, action: {replace: {with: '%s'}}}\n"
 BEFORE = RULE % ("one", "value", "[BEFORE]")

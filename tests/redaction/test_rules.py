@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.redaction.rules import RulesError, load_rules
+from sidecar.redaction.faults import RulesError
+from sidecar.redaction.rules import load_rules
 
 
 def load(folder: Path, **files: str) -> None:
