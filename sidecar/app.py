@@ -4,6 +4,7 @@ One nursery owns every task. The start makes the parts from the inside out and o
 the stop goes the other way: not ready, no new requests, what is in flight, the queue, the rest.
 """
 
+import gc
 import math
 import signal
 import socket
@@ -26,6 +27,7 @@ from sidecar.http.pages import create_app
 from sidecar.http.server import bind, serve
 from sidecar.pipeline.dispatch import Pipeline
 from sidecar.pipeline.queue import Queue
+from sidecar.pressure import Pressure, memory_limit
 from sidecar.receivers import events, otlp_http
 from sidecar.receivers.intake import Intake
 from sidecar.receivers.otlp_grpc import GrpcReceiver
@@ -36,6 +38,9 @@ from sidecar.settings import Settings
 _log = structlog.get_logger(__name__)
 
 
+# A thread that computes lets another one run after this. The event loop gives way several times for
+# each request, so with the default of 5 ms a request would wait for tens of them.
+_SWITCH_SECONDS = 0.001
 # What is left to requests that take nothing in, once the queue is flushed.
 _GRACE_SECONDS = 2.0
 
@@ -91,7 +96,10 @@ class Sidecar:
             loki_configured=bool(settings.loki_url),
         )
         limit = settings.sidecar_max_body_bytes
-        self._intake = intake = Intake(rules, self.pipeline.put, redactions, self._stopping.is_set)
+        self._pressure = Pressure(limit, memory_limit(settings.sidecar_memory_limit))
+        self._intake = intake = Intake(
+            rules, self.pipeline.put, redactions, self._pressure, self._stopping.is_set
+        )
         self._otlp = otlp_http.routes(intake, limit)
         self._admin = health_api.routes(self.health)
         self._api = [
@@ -101,7 +109,7 @@ class Sidecar:
             *self._otlp,
             *self._admin,
         ]
-        self._grpc = GrpcReceiver(intake, limit)
+        self._grpc = GrpcReceiver(intake, limit, self._pressure)
         metrics.BUILD_INFO.labels(settings.telemetry_cache_version).set(1)
 
     def listen(self) -> None:
@@ -113,8 +121,9 @@ class Sidecar:
         settings = self.settings
         host = settings.sidecar_host
         documented = document(self._api, settings.telemetry_cache_version)
-        api = Application(self._api, fallback=create_app(self._api, documented))
-        otlp = Application(self._otlp)
+        pressure = self._pressure
+        api = Application(self._api, pressure, fallback=create_app(self._api, documented))
+        otlp = Application(self._otlp, pressure)
         admin = Application(self._admin)
         for name, at, port, app in (
             ("SIDECAR_PORT", host, settings.sidecar_port, api),
@@ -143,11 +152,16 @@ class Sidecar:
         ends that early.
         """
         *receiving, admin = self._listeners
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        # What is there now stays, so no collection need go through it again and again.
+        gc.collect()
+        gc.freeze()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._stop_on_signal, nursery.cancel_scope)
             await nursery.start(self._rules.run, self._stopping)
             await nursery.start(self.cache.run)
             await nursery.start(self.pipeline.run)
+            nursery.start_soon(self._pressure.run)
             # Until it is cancelled at the end, so that kubelet and Prometheus can see the stop.
             await self._serve(nursery, admin, until=trio.Event())
             async with trio.open_nursery() as receivers:

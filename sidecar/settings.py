@@ -26,6 +26,9 @@ _PortOrOff = Annotated[
 _Bytes = Annotated[
     int, msgspec.Meta(ge=1024, le=2**40, description="a whole number of bytes, at least 1024")
 ]
+_BytesOrOff = Annotated[
+    int, msgspec.Meta(ge=0, le=2**40, description="a whole number of bytes, or 0 for no limit")
+]
 _BytesOrDefault = Annotated[
     int, msgspec.Meta(ge=0, le=2**40, description="a whole number of bytes, or 0 for the default")
 ]
@@ -90,6 +93,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     sidecar_hash_key: str = ""
     sidecar_max_body_bytes: _Bytes = 16 * _MIB
+    sidecar_memory_limit: _BytesOrOff | None = None
     sidecar_queue_bytes: _BytesOrDefault = 0
     sidecar_queue_max_age: Annotated[
         float, msgspec.Meta(ge=1, le=10**9, description="a number of seconds, at least 1")
@@ -196,7 +200,10 @@ def default_rules_dir() -> Path:
 
 def variables() -> dict[str, str]:
     """Return every environment variable that is read, with its default as text."""
-    return {field.name.upper(): str(field.default) for field in msgspec.structs.fields(Settings)}
+    return {
+        field.name.upper(): "" if field.default is None else str(field.default)
+        for field in msgspec.structs.fields(Settings)
+    }
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:

@@ -13,8 +13,16 @@ import structlog
 import trio
 
 from sidecar import metrics
-from sidecar.http.messages import Disconnected, HTTPError, Request, Response, problem
+from sidecar.http.messages import (
+    Disconnected,
+    HTTPError,
+    Request,
+    Response,
+    overloaded,
+    problem,
+)
 from sidecar.http.routing import Route, Router
+from sidecar.pressure import Held, Overloaded, Pressure
 
 _log = structlog.get_logger(__name__)
 
@@ -38,7 +46,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"
 class _Exchange:
     """One request and its response: what is left of the body, and what was answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str, held: Held) -> None:
         self._asgi_receive = receive
         self._send = send
         self._route = route
@@ -50,7 +58,8 @@ class _Exchange:
             path=scope["path"],
             query=scope["query_string"].decode("latin-1"),
             headers=join_headers(scope["headers"]),
-            receive=self.receive,
+            receive=self._receive_to_keep,
+            held=held,
         )
         if self._http1 and not _announces_body(self.request):
             self._ended = True
@@ -66,6 +75,11 @@ class _Exchange:
             if body := message.get("body", b""):
                 return bytes(body)
         return b""
+
+    async def _receive_to_keep(self) -> bytes:
+        piece = await self.receive()
+        self.request.held.take(len(piece))
+        return piece
 
     async def respond(self, response: Response) -> None:
         """Send the response, then take what is left of the body off the connection."""
@@ -142,26 +156,35 @@ class Application:
 
     Args:
         routes: all that this listener serves; those that are not direct are the fallback's.
+        pressure: bounds the bodies; None: nothing does.
         fallback: the application for every path without a direct route, or None.
     """
 
-    def __init__(self, routes: list[Route], *, fallback: ASGIApp | None = None) -> None:
+    def __init__(
+        self,
+        routes: list[Route],
+        pressure: Pressure | None = None,
+        *,
+        fallback: ASGIApp | None = None,
+    ) -> None:
         self._router = Router([route for route in routes if route.direct])
         self._paths = {route.path for route in routes}
+        self._pressure = pressure
         self._fallback = fallback
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request; a ``websocket`` is refused."""
         if scope["type"] == "http":
-            await self._exchange(scope, receive, send)
+            with Held(self._pressure) as held:
+                await self._exchange(scope, receive, send, held)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
         started = time.perf_counter()
         route = scope["path"] if scope["path"] in self._paths else "other"
-        exchange = _Exchange(scope, receive, send, route)
+        exchange = _Exchange(scope, receive, send, route, held)
         try:
             response = await self._answer(exchange, scope)
             if response is not None:
@@ -183,6 +206,8 @@ class Application:
             return await self._router(exchange.request)
         except HTTPError as error:
             return problem(error)
+        except Overloaded as error:
+            return problem(overloaded(error))
         except Disconnected:
             raise
         except Exception as error:

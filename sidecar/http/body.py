@@ -171,6 +171,7 @@ async def read_body(request: Request, limit: int) -> bytes:
         HTTPError: 413 when there are more (unread when ``Content-Length`` announces it), 415
             with ``Accept-Encoding`` (RFC 9110 section 15.5.16) for an unknown coding, 400 for
             broken or truncated data, 408 when it takes longer than `READ_SECONDS` to arrive.
+        Overloaded: there is no room for it now.
         Disconnected: the client went away.
     """
     coding = request.headers.get("content-encoding", "").strip().lower()
@@ -179,12 +180,15 @@ async def read_body(request: Request, limit: int) -> bytes:
     length = request.headers.get("content-length", "")
     if len(length) > 18 or (length.isdecimal() and int(length) > limit):
         raise _too_large(limit)
+    if length.isdecimal():
+        request.held.expect(int(length))
     data = await _receive(request, limit)
     if coding in ("", "identity"):
         return data
     pieces = []
     since_checkpoint = 0
     for piece in _pieces(data, coding, limit):
+        request.held.take(len(piece))
         pieces.append(piece)
         # Every call counts for a little, so that a body of empty members is not free.
         since_checkpoint += len(piece) + 256

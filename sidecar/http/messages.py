@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from sidecar.pressure import Held, Overloaded
+
 
 class Request(msgspec.Struct):
     """One HTTP request whose head has arrived.
@@ -18,7 +20,8 @@ class Request(msgspec.Struct):
         query: the raw query string, without the ``?``.
         headers: names in lower case; of a repeated header, the values joined with ``", "``.
         receive: the next piece of the body, ``b""`` at its end; raises `Disconnected` when the
-            client goes away first.
+            client goes away first, `Overloaded` when there is no room for the piece.
+        held: what its body takes of the memory that there is for bodies.
     """
 
     method: str
@@ -26,6 +29,7 @@ class Request(msgspec.Struct):
     query: str
     headers: Mapping[str, str]
     receive: Callable[[], Awaitable[bytes]]
+    held: Held = msgspec.field(default_factory=Held)
 
 
 class Response(msgspec.Struct):
@@ -57,6 +61,11 @@ class HTTPError(Exception):
         self.status = status
         self.detail = detail
         self.headers = headers or {}
+
+
+def overloaded(error: Overloaded) -> HTTPError:
+    """Return the answer to a request for which there is no room now."""
+    return HTTPError(429, str(error), {"retry-after": str(error.retry_after_seconds)})
 
 
 class Problem(msgspec.Struct):

@@ -1,33 +1,31 @@
 """The receiver of events: ``POST /log`` and ``POST /log/batch``."""
 
 import io
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
 import msgspec
-import trio
 
 from sidecar.http.body import check_json_type, decode_json, media_type, read_body
 from sidecar.http.messages import Handler, HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route, problems
-from sidecar.pipeline.queue import QueueFull
 from sidecar.receivers.intake import (
+    TRY_LATER,
     Event,
+    EventLines,
     Intake,
     NotRedactedError,
-    StoppingError,
     try_later,
 )
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.walk_otlp import Outcome
-from sidecar.work import work
+from sidecar.work import work, work_in_turns
 
 _MAX_RECORDS = 100_000
-# An array is held as a list of its elements, which takes many times the size of short ones.
-_MAX_COMMAS = 2_000_000
 _BATCH_TYPES = frozenset({"", "application/json", "application/x-ndjson", "application/jsonl"})
 
 
@@ -70,21 +68,24 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
     async def log(request: Request) -> Response:
         check_json_type(request)
         outcome = Outcome()
+        lines = EventLines()
         try:
-            with intake.admitted():
+            with intake.admitted(request.held):
                 body = await read_body(request, max_body_bytes)
+                request.held.promise(len(body))
                 event = _event(decode_json(body, LogRequest))
                 try:
                     await work(len(body), partial(intake.redact_event, event, outcome))
                 except (NotRedactedError, DropRecordError):
-                    await intake.events([], outcome)
+                    await intake.events(lines, outcome)
                     raise
-                await intake.events([event], outcome)
+                lines.add(event)
+                await intake.events(lines, outcome)
         except NotRedactedError as error:
             raise HTTPError(422, str(error)) from None
         except DropRecordError:
             pass  # as the rule says; the client need not know
-        except (QueueFull, StoppingError) as error:
+        except TRY_LATER as error:
             raise try_later(error) from None
         fields = list(outcome.report.fields)
         return json_response(LogResponse(event_id=event.event_id, redacted_fields=fields))
@@ -97,12 +98,19 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
                 {"accept": "application/json, application/x-ndjson"},
             )
         try:
-            with intake.admitted():
+            with intake.admitted(request.held):
                 body = await read_body(request, max_body_bytes)
                 if not body:
                     raise HTTPError(400, "The body is empty.")
-                return json_response(await _batch(intake, body))
-        except (QueueFull, StoppingError) as error:
+                request.held.promise(len(body))
+                outcome = Outcome()
+                lines, rejected = await work_in_turns(
+                    len(body), _redact_records(intake, body, outcome)
+                )
+                await intake.events(lines, outcome)
+                answer = BatchResponse(lines.count + outcome.dropped, rejected)
+                return await work(len(body), partial(json_response, answer))
+        except TRY_LATER as error:
             raise try_later(error) from None
 
     return _table(log, log_batch)
@@ -115,7 +123,7 @@ def _table(log: Handler, log_batch: Handler) -> list[Route]:
         _413="Too large.",
         _415="Unknown media type or coding.",
         _422="Valid JSON of another shape; the detail names the field.",
-        _429="The queue is full; Retry-After says when to come back.",
+        _429="The queue is full, or there is no room; Retry-After says when to come back.",
         _503="Shutting down.",
     )
     return [
@@ -160,36 +168,50 @@ def _event(given: LogRequest) -> Event:
     )
 
 
-async def _batch(intake: Intake, body: bytes) -> BatchResponse:
-    events: list[Event] = []
+def _redact_records(
+    intake: Intake, body: bytes, outcome: Outcome
+) -> Generator[None, None, tuple[EventLines, list[Rejection]]]:
+    lines = EventLines()
     rejected: list[Rejection] = []
-    outcome = Outcome()
     for index, record in enumerate(_records(body)):
         if index == _MAX_RECORDS:
             raise HTTPError(413, f"The batch has more than {_MAX_RECORDS} records.")
-        # Each record is small as a rule; between two of them others may run.
-        await trio.lowlevel.checkpoint()
         try:
             event = _event(decode_json(record, LogRequest))
-            await work(len(record), partial(intake.redact_event, event, outcome))
-            events.append(event)
+            intake.redact_event(event, outcome)
+            lines.add(event)
         except HTTPError as error:
             rejected.append(Rejection(index, error.detail.replace("The body", "The record")))
         except NotRedactedError as error:
             rejected.append(Rejection(index, str(error)))
         except DropRecordError:
             pass  # accepted, and dropped as the rule says
-    await intake.events(events, outcome)
-    return BatchResponse(len(events) + outcome.dropped, rejected)
+        yield
+    return lines, rejected
 
 
-def _records(body: bytes) -> Iterator[bytes | msgspec.Raw]:
+def _records(body: bytes) -> Iterator[bytes]:
     """Yield each record of a JSON array or of NDJSON, still encoded; blank lines are none."""
     if body.lstrip()[:1] != b"[":
         for line in io.BytesIO(body):
             if record := line.strip():
                 yield record
         return
-    if body.count(b",") > _MAX_COMMAS:
-        raise HTTPError(413, "The array has too many elements; send NDJSON.")
-    yield from decode_json(body, list[msgspec.Raw])
+    decode_json(body, msgspec.Raw)  # raises where it is no JSON; from here on it is
+    start = body.index(b"[") + 1
+    depth = 0
+    for token in _STRUCTURE.finditer(body, start):
+        if token[0] in b"[{":
+            depth += 1
+        elif token[0] in b"]}":
+            depth -= 1
+        elif token[0] != b"," or depth:
+            continue
+        if depth < 0 or (depth == 0 and token[0] == b","):
+            if record := body[start : token.start()].strip():
+                yield record
+            start = token.end()
+
+
+# What tells the elements of valid JSON apart; a string is one token, so that none is found in it.
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{},]', re.DOTALL)

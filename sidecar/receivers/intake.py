@@ -4,7 +4,8 @@ Only what comes back without an exception may be acknowledged.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from array import array
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
@@ -12,25 +13,27 @@ from typing import Any, Literal
 import msgspec
 import structlog
 import trio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError
 
 from sidecar import metrics
-from sidecar.http.messages import HTTPError
+from sidecar.http.messages import HTTPError, overloaded
 from sidecar.pipeline.batch import Batch, PackedBatch, Signal, pack
 from sidecar.pipeline.queue import QueueFull
-from sidecar.receivers.otlp import OtlpSignal
+from sidecar.pressure import Held, Overloaded, Pressure
+from sidecar.receivers.otlp import MalformedError, OtlpSignal
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Redactions, Report
 from sidecar.redaction.walk_json import TooDeepError, redact_json
-from sidecar.redaction.walk_otlp import Outcome, redact_otlp
-from sidecar.work import work
+from sidecar.redaction.walk_otlp import Outcome, redact_encoded
+from sidecar.work import work, work_in_turns
 
 _log = structlog.get_logger(__name__)
 
 Transport = Literal["http", "grpc"]
 
-Decoder = Callable[[OtlpSignal, bytes], Message]
+# The body of an export request → the same as protobuf.
+ToProtobuf = Callable[[OtlpSignal, bytes], bytes]
 
 
 class Event(msgspec.Struct):
@@ -40,6 +43,47 @@ class Event(msgspec.Struct):
     event: str
     timestamp: str
     payload: dict[str, Any]
+
+
+class EventLines:
+    """Redacted events as they are queued, and what dashboards show from them.
+
+    Attributes:
+        body: one JSON object a line, lines joined by ``\\n``.
+        count: of the lines.
+    """
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.count = 0
+        self._repairs = 0
+        self._drift_incidents = 0
+        self._ttfb = array("d")
+        self._speed: float | None = None
+
+    def add(self, event: Event) -> None:
+        """Add an event at the end."""
+        if self.count:
+            self.body += b"\n"
+        self.body += msgspec.json.encode(event)
+        self.count += 1
+        self._repairs += event.event == "content_repair"
+        self._drift_incidents += event.event == "policy_drift"
+        latency = _measurement(event.payload.get("latency_ms"))
+        if latency is not None:
+            self._ttfb.append(latency / 1000)
+        speed = _measurement(event.payload.get("tokens_per_second"))
+        if speed is not None:
+            self._speed = speed
+
+    def observe(self) -> None:
+        """Feed the metrics that existing dashboards show from events."""
+        metrics.REPAIRS.inc(self._repairs)
+        metrics.DRIFT_INCIDENTS.inc(self._drift_incidents)
+        for seconds in self._ttfb:
+            metrics.TTFB.observe(seconds)
+        if self._speed is not None:
+            metrics.TOKENS_PER_SECOND.set(self._speed)
 
 
 class NotRedactedError(Exception):
@@ -56,12 +100,24 @@ QUEUE_FULL = "The queue is full; try again later."
 STOPPING = "The sidecar is shutting down; try again."
 
 
-def try_later(error: QueueFull | StoppingError) -> HTTPError:
+# What `Intake` raises when the same request may succeed later.
+TRY_LATER = (QueueFull, StoppingError, Overloaded)
+
+
+def try_later(error: QueueFull | StoppingError | Overloaded) -> HTTPError:
     """Return the answer to an HTTP request that may succeed later."""
+    if isinstance(error, Overloaded):
+        return overloaded(error)
     headers = {"retry-after": str(error.retry_after_seconds)}
     if isinstance(error, QueueFull):
         return HTTPError(429, QUEUE_FULL, headers)
     return HTTPError(503, STOPPING, headers)
+
+
+def _reason(error: QueueFull | StoppingError | Overloaded) -> str:
+    if isinstance(error, Overloaded):
+        return error.reason
+    return "queue_full" if isinstance(error, QueueFull) else "stopping"
 
 
 class Intake:
@@ -72,6 +128,7 @@ class Intake:
         put: hands a batch to the exporters and calls its second argument in the moment in which
             the batch counts as waiting, or raises `QueueFull`.
         redactions: takes what was found.
+        pressure: bounds what is taken in at a time.
         stopping: tells whether new requests are to be sent away.
     """
 
@@ -80,20 +137,39 @@ class Intake:
         rules: RulesInForce,
         put: Callable[[PackedBatch, Callable[[], None]], Awaitable[None]],
         redactions: Redactions,
+        pressure: Pressure,
         stopping: Callable[[], bool],
     ) -> None:
         self._rules = rules
         self._put = put
         self._redactions = redactions
+        self._pressure = pressure
         self._stopping = stopping
         self._admitted = 0
         self._idle = trio.lowlevel.ParkingLot()
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold the stop up while a request is being taken in; raises `StoppingError`."""
-        if self._stopping():
-            raise StoppingError
+    def admitted(self, held: Held) -> Iterator[None]:
+        """Take a request in, which holds the stop up; count it if it is to come back.
+
+        Args:
+            held: what the request's body takes; the limit of memory counts for it from here on.
+
+        Raises:
+            StoppingError: the process is on its way out.
+            Overloaded: there is no room.
+        """
+        try:
+            if self._stopping():
+                raise StoppingError
+            with self._pressure.intake(held), self._holding_up():
+                yield
+        except TRY_LATER as error:
+            metrics.REFUSED.labels(_reason(error)).inc()
+            raise
+
+    @contextmanager
+    def _holding_up(self) -> Iterator[None]:
         self._admitted += 1
         try:
             yield
@@ -109,7 +185,12 @@ class Intake:
             await self._idle.park()
 
     async def otlp(
-        self, otlp: OtlpSignal, body: bytes, decode: Decoder, transport: Transport
+        self,
+        otlp: OtlpSignal,
+        body: bytes,
+        to_protobuf: ToProtobuf,
+        transport: Transport,
+        held: Held,
     ) -> int:
         """Decode, redact and queue one OTLP request.
 
@@ -117,17 +198,24 @@ class Intake:
             How many records were taken out because they could not be redacted.
 
         Raises:
-            MalformedError, WrongShapeError: as ``decode`` does.
+            MalformedError: the body is no such request.
+            WrongShapeError: as ``to_protobuf`` does.
+            Overloaded: there is no room for what is to be written.
             QueueFull: nothing was queued.
         """
 
-        def redact() -> tuple[PackedBatch, Outcome]:
-            request = decode(otlp, body)
-            outcome = redact_otlp(request, self._rules.redactor(otlp.signal))
-            batch = Batch(otlp.signal, request.SerializeToString(), outcome.kept)
-            return pack(batch), outcome
+        def redact() -> Generator[None, None, tuple[PackedBatch, Outcome]]:
+            redactor = self._rules.redactor(otlp.signal)
+            encoded = to_protobuf(otlp, body)
+            try:
+                redacted, outcome = yield from redact_encoded(otlp.request, encoded, redactor)
+            except DecodeError:
+                raise MalformedError.of_protobuf(otlp) from None
+            yield
+            return pack(Batch(otlp.signal, redacted, outcome.kept)), outcome
 
-        batch, outcome = await work(len(body), redact)
+        held.promise(len(body))
+        batch, outcome = await work_in_turns(len(body), redact())
         await self._put(batch, partial(self._count, otlp.signal, transport, outcome))
         return outcome.failed
 
@@ -162,22 +250,20 @@ class Intake:
         outcome.kept += 1
         outcome.changed += bool(report)
 
-    async def events(self, events: list[Event], outcome: Outcome) -> None:
+    async def events(self, events: EventLines, outcome: Outcome) -> None:
         """Queue redacted events, all or none, and count what came of them and of the others.
 
         Raises:
             QueueFull: nothing was queued, nor counted.
         """
-        body = b"\n".join(map(msgspec.json.encode, events))
 
         def count() -> None:
             metrics.LOG_EVENTS.inc(outcome.kept + outcome.dropped)
-            for event in events:
-                _observe(event)
+            events.observe()
             self._count("events", "http", outcome)
 
-        batch = Batch("events", body, len(events))
-        await self._put(await work(len(body), partial(pack, batch)), count)
+        batch = Batch("events", bytes(events.body), events.count)
+        await self._put(await work(len(batch.body), partial(pack, batch)), count)
 
     def _count(self, signal: Signal, transport: Transport, outcome: Outcome) -> None:
         received = outcome.kept + outcome.failed + outcome.dropped
@@ -188,20 +274,6 @@ class Intake:
         if outcome.dropped:
             metrics.DROPPED.labels("", signal, "rule").inc(outcome.dropped)
         self._redactions.add(signal, outcome.report)
-
-
-def _observe(event: Event) -> None:
-    """Feed the metrics that existing dashboards show from events."""
-    if event.event == "content_repair":
-        metrics.REPAIRS.inc()
-    elif event.event == "policy_drift":
-        metrics.DRIFT_INCIDENTS.inc()
-    latency = _measurement(event.payload.get("latency_ms"))
-    if latency is not None:
-        metrics.TTFB.observe(latency / 1000)
-    speed = _measurement(event.payload.get("tokens_per_second"))
-    if speed is not None:
-        metrics.TOKENS_PER_SECOND.set(speed)
 
 
 def _measurement(value: Any) -> float | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
@@ -66,22 +66,22 @@ OTLP_SIGNALS = (
 class MalformedError(Exception):
     """The bytes are not of the encoding at all; the message is for their sender."""
 
+    @classmethod
+    def of_protobuf(cls, otlp: OtlpSignal) -> "MalformedError":
+        """Return this for a body in protobuf."""
+        return cls(f"The body is not a protobuf {otlp.request.DESCRIPTOR.name}.")
+
 
 class WrongShapeError(Exception):
     """The document is valid, but not an OTLP request; the message names the field."""
 
 
-def decode_protobuf(otlp: OtlpSignal, body: bytes) -> Message:
-    """Decode an export request; raises `MalformedError`."""
-    try:
-        return otlp.request.FromString(body)
-    except DecodeError:
-        raise MalformedError(
-            f"The body is not a protobuf {otlp.request.DESCRIPTOR.name}."
-        ) from None
+def protobuf_as_it_is(otlp: OtlpSignal, body: bytes) -> bytes:
+    """Return an export request in protobuf."""
+    return body
 
 
-def decode_json(otlp: OtlpSignal, body: bytes) -> Message:
+def json_to_protobuf(otlp: OtlpSignal, body: bytes) -> bytes:
     """Decode an export request in OTLP/JSON; unknown fields are ignored, as the OTLP says.
 
     Raises:
@@ -107,7 +107,7 @@ def decode_json(otlp: OtlpSignal, body: bytes) -> Message:
     except Exception:
         # The library lets other errors through for shapes it does not expect.
         raise WrongShapeError(f"This is no {otlp.request.DESCRIPTOR.name}.") from None
-    return message
+    return message.SerializeToString()
 
 
 def response(otlp: OtlpSignal, failed: int) -> Message:

@@ -21,11 +21,12 @@ from sidecar.http.asgi import Receive, Scope, Send, log_failure
 from sidecar.http.body import READ_SECONDS, decompress
 from sidecar.http.messages import Disconnected, HTTPError
 from sidecar.pipeline.queue import QueueFull
+from sidecar.pressure import Held, Overloaded, Pressure
 from sidecar.receivers.intake import QUEUE_FULL, STOPPING, Intake, StoppingError
 from sidecar.receivers.otlp import (
     OTLP_SIGNALS,
     MalformedError,
-    decode_protobuf,
+    protobuf_as_it_is,
     response,
 )
 from sidecar.work import work
@@ -85,10 +86,12 @@ class GrpcReceiver:
     Args:
         intake: takes the decoded requests.
         max_body_bytes: the bound of a message, compressed and decompressed.
+        pressure: bounds what all messages take together.
     """
 
-    def __init__(self, intake: Intake, max_body_bytes: int) -> None:
+    def __init__(self, intake: Intake, max_body_bytes: int, pressure: Pressure) -> None:
         self._intake = intake
+        self._pressure = pressure
         self._limit = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,27 +132,32 @@ class GrpcReceiver:
         if otlp is None:
             raise GrpcError(code_pb2.UNIMPLEMENTED, "There is no such method here.")
         try:
-            with self._intake.admitted():
-                message = await self._read(headers, stream)
-                failed = await self._intake.otlp(otlp, message, decode_protobuf, "grpc")
+            with Held(self._pressure) as held, self._intake.admitted(held):
+                message = await self._read(headers, stream, held)
+                failed = await self._intake.otlp(otlp, message, protobuf_as_it_is, "grpc", held)
         except MalformedError as error:
             raise GrpcError(code_pb2.INVALID_ARGUMENT, str(error)) from None
         except QueueFull as error:
             retry_after = error.retry_after_seconds
             raise GrpcError(code_pb2.RESOURCE_EXHAUSTED, QUEUE_FULL, retry_after) from None
+        except Overloaded as error:
+            retry_after = error.retry_after_seconds
+            raise GrpcError(code_pb2.RESOURCE_EXHAUSTED, str(error), retry_after) from None
         except StoppingError as error:
             raise GrpcError(code_pb2.UNAVAILABLE, STOPPING, error.retry_after_seconds) from None
         body = response(otlp, failed).SerializeToString()
         return b"\0" + len(body).to_bytes(4, "big") + body
 
-    async def _read(self, headers: dict[str, bytes], stream: _Body) -> bytes:
+    async def _read(self, headers: dict[str, bytes], stream: _Body, held: Held) -> bytes:
         """Read the one message of a call."""
         data = bytearray()
         announced = 0
         deadline = trio.current_time() + READ_SECONDS
         while not stream.ended:
             with trio.CancelScope(deadline=deadline) as waiting:
-                data += await stream.receive()
+                piece = await stream.receive()
+                held.take(len(piece))
+                data += piece
             if waiting.cancelled_caught:
                 raise GrpcError(code_pb2.DEADLINE_EXCEEDED, "The message did not arrive in time.")
             announced = int.from_bytes(data[1:_FRAME_HEAD], "big")
@@ -164,6 +172,7 @@ class GrpcReceiver:
         if data[0]:
             # What it decompresses to is known afterwards; a body may well be ten times as large.
             body = await work(10 * len(body), partial(self._decompress, headers, body))
+            held.take(len(body))
         return body
 
     def _decompress(self, headers: dict[str, bytes], body: bytes) -> bytes:

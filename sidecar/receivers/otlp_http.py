@@ -14,20 +14,19 @@ from google.rpc.status_pb2 import Status
 from sidecar.http.body import media_type, read_body
 from sidecar.http.messages import HTTPError, Problem, Request, Response
 from sidecar.http.routing import Body, Route
-from sidecar.pipeline.queue import QueueFull
-from sidecar.receivers.intake import Intake, StoppingError, try_later
+from sidecar.receivers.intake import TRY_LATER, Intake, try_later
 from sidecar.receivers.otlp import (
     OTLP_SIGNALS,
     MalformedError,
     OtlpSignal,
     WrongShapeError,
-    decode_json,
-    decode_protobuf,
+    json_to_protobuf,
+    protobuf_as_it_is,
     response,
 )
 
 _PROTOBUF, _JSON = "application/x-protobuf", "application/json"
-_DECODERS = {_PROTOBUF: decode_protobuf, _JSON: decode_json}
+_TO_PROTOBUF = {_PROTOBUF: protobuf_as_it_is, _JSON: json_to_protobuf}
 _CODES = {
     400: code_pb2.INVALID_ARGUMENT,
     408: code_pb2.DEADLINE_EXCEEDED,
@@ -60,7 +59,7 @@ def routes(intake: Intake, max_body_bytes: int) -> list[Route]:
 def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
     async def handle(request: Request) -> Response:
         kind = media_type(request)
-        if kind not in _DECODERS:
+        if kind not in _TO_PROTOBUF:
             raise HTTPError(
                 415,
                 f"The body must be {_PROTOBUF} or {_JSON}.",
@@ -78,7 +77,7 @@ def _route(otlp: OtlpSignal, intake: Intake, limit: int) -> Route:
         413: "Too large.",
         415: "Unknown media type or coding.",
         422: "Valid JSON of another shape.",
-        429: "The queue is full; Retry-After says when to come back.",
+        429: "The queue is full, or there is no room; Retry-After says when to come back.",
         503: "Shutting down.",
     }
     return Route(
@@ -113,14 +112,14 @@ async def _receive(
     otlp: OtlpSignal, intake: Intake, request: Request, kind: str, limit: int
 ) -> int:
     try:
-        with intake.admitted():
+        with intake.admitted(request.held):
             body = await read_body(request, limit)
-            return await intake.otlp(otlp, body, _DECODERS[kind], "http")
+            return await intake.otlp(otlp, body, _TO_PROTOBUF[kind], "http", request.held)
     except MalformedError as error:
         raise HTTPError(400, str(error)) from None
     except WrongShapeError as error:
         raise HTTPError(422, str(error)) from None
-    except (QueueFull, StoppingError) as error:
+    except TRY_LATER as error:
         raise try_later(error) from None
 
 

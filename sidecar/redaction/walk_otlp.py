@@ -17,7 +17,6 @@ import msgspec
 import structlog
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.message_factory import GetMessageClass
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import Siblings
@@ -358,6 +357,7 @@ class _Level(msgspec.Struct, frozen=True):
     name: str
     number: int
     tag: bytes
+    descriptor: Descriptor
     is_record: bool
     is_split: bool
 
@@ -370,10 +370,12 @@ def _level(descriptor: Descriptor) -> _Level | None:
         return None
     field = descriptor.fields_by_name[leading[0].name]
     inner = field.message_type
+    assert inner is not None, "it has records"
     return _Level(
         name=field.name,
         number=field.number,
         tag=_varint(field.number << 3 | _LENGTH_DELIMITED),
+        descriptor=inner,
         is_record=inner.full_name in _RECORDS,
         is_split=_level(inner) is not None,
     )
@@ -393,8 +395,7 @@ class _EncodedWalk:
 
     def children(self, data: memoryview, path: tuple[_Level, ...]) -> Generator[None, None, None]:
         """Redact what leads to records in an encoded message, and write it."""
-        level = _level(self._descriptor(path))
-        assert level is not None, "what is split"
+        level = self._next_level(path)
         path = (*path, level)
         for field in _fields(data):
             if field.number == level.number and field.wire_type == _LENGTH_DELIMITED:
@@ -419,8 +420,7 @@ class _EncodedWalk:
         return stays
 
     def _holder(self, data: memoryview, path: tuple[_Level, ...]) -> Generator[None, None, bool]:
-        level = _level(self._descriptor(path))
-        assert level is not None, "what is split"
+        level = self._next_level(path)
         own = bytearray()
         for field in _fields(data):
             if field.number != level.number or field.wire_type != _LENGTH_DELIMITED:
@@ -432,11 +432,10 @@ class _EncodedWalk:
         yield from self.children(data, path)
         return True
 
-    def _descriptor(self, path: tuple[_Level, ...]) -> Descriptor:
-        descriptor = self._root.DESCRIPTOR
-        for level in path:
-            descriptor = descriptor.fields_by_name[level.name].message_type
-        return descriptor
+    def _next_level(self, path: tuple[_Level, ...]) -> _Level:
+        level = _level(path[-1].descriptor if path else self._root.DESCRIPTOR)
+        assert level is not None, "only what leads to records this way is split"
+        return level
 
     def _decode(self, data: memoryview | bytearray, path: tuple[_Level, ...]) -> Message:
         """Decode what stands at a path, in the place of a whole request.
