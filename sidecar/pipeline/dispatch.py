@@ -145,6 +145,9 @@ class Dispatcher:
                 return left_out
 
     async def _export(self, batch: Batch) -> int:
+        if batch.signal not in self._exporter.signals:
+            # An earlier process, with other settings, queued it.
+            raise Refused(f"no endpoint for {batch.signal}", divisible=False)
         with EXPORT_SECONDS.labels(self._exporter.name).time():
             try:
                 return await self._exporter.export(batch)

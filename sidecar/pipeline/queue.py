@@ -29,6 +29,7 @@ from sidecar.pipeline.store import (
     Lost,
     Settled,
     Store,
+    Total,
     is_damaged,
     set_aside,
 )
@@ -91,7 +92,8 @@ class _Counts:
         self.dead = dict.fromkeys(SIGNALS, 0)
         self.batches = self.size = self.bytes = 0
         self.since: float | None = None  # Unix time
-        self.under_way = 0  # the last id that `head` has returned
+        # The last id that `head` has returned, by signal.
+        self.under_way: dict[Signal, int] = {}
         self.filled = trio.lowlevel.ParkingLot()
         metrics.QUEUE_BYTES.labels(name).set_function(lambda: self.bytes)
         metrics.QUEUE_OLDEST.labels(name).set_function(self.age)
@@ -116,12 +118,18 @@ class _Counts:
 
     def remove(self, row: Waiting, *, dead: bool) -> None:
         batch = row.packed
-        self.records[batch.signal] -= batch.records
-        self.batches -= 1
-        self.size -= batch.size
-        self.bytes -= cost(batch)
+        self._remove(batch.signal, 1, batch.records, batch.size, cost(batch))
         if dead:
             self.dead[batch.signal] += batch.records
+
+    def expire(self, total: Total) -> None:
+        self._remove(total.signal, total.batches, total.records, total.size, total.bytes)
+
+    def _remove(self, signal: Signal, batches: int, records: int, size: int, bytes: int) -> None:
+        self.records[signal] -= records
+        self.batches -= batches
+        self.size -= size
+        self.bytes -= bytes
         if not self.batches:
             self.since = None
 
@@ -169,6 +177,8 @@ class Queue:
         self._hurrying = False
         self._store: Store | None = None
         self._version = 0
+        # The greatest id that `head` has returned.
+        self._last_id = 0
         # Whoever has it may use the store, and must count what that changes before it lets go.
         self._turn = trio.Lock()
         self._limiter = trio.CapacityLimiter(1)
@@ -235,6 +245,9 @@ class Queue:
                     await counts.filled.park()
             if rows := await self._read(name, max_bytes, max_batches):
                 return rows
+            # The disk failed, or the counts are to be put right: both are looked after as often.
+            with trio.move_on_after(_UPKEEP_SECONDS):
+                await counts.filled.park()
 
     async def _read(self, name: str, max_bytes: int, max_batches: int) -> list[Waiting]:
         async with self._turn:
@@ -248,7 +261,9 @@ class Queue:
                 return []
             if rows:
                 counts = self._counts[name]
-                counts.since, counts.under_way = rows[0][1], rows[-1][0].id
+                counts.since, last = rows[0][1], rows[-1][0]
+                counts.under_way = {last.packed.signal: last.id}
+                self._last_id = max(self._last_id, last.id)
         return [row for row, _ in rows]
 
     async def settle(
@@ -400,7 +415,10 @@ class Queue:
         self._refuse(self._puts)
         self._puts = []
         await self._commit()
+        if self._store is not store:
+            return
         try:
+            await self._expire(store)
             await self._call(store.probe)
         except sqlite3.Error as error:
             await self._fail(error)
@@ -409,23 +427,33 @@ class Queue:
 
     async def _tidy(self, store: Store) -> None:
         """Give up what is too old, and take notice of what another process has changed."""
-        behind = {name: counts.under_way for name, counts in self._counts.items()}
         try:
-            expired = await self._call(partial(store.expire, time.time() - self._max_age, behind))
-            if expired or await self._call(store.version) != self._version:
-                await self._count(store, "expired" if expired else "removed")
+            await self._expire(store)
+            if await self._call(store.version) != self._version:
+                await self._count(store, "removed")
             oldest = await self._call(store.oldest)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ForeignFileError) as error:
             await self._fail(error)
             return
         for name, counts in self._counts.items():
             counts.since = oldest.get(name)
 
+    async def _expire(self, store: Store) -> None:
+        behind = {
+            (name, signal): last
+            for name, counts in self._counts.items()
+            for signal, last in counts.under_way.items()
+        }
+        for total in await self._call(partial(store.expire, time.time() - self._max_age, behind)):
+            self._counts[total.exporter].expire(total)
+            self._drop(Lost(total.exporter, total.signal, total.records), "expired")
+        self._emptied.unpark_all()
+
     async def _count(self, store: Store, reason: str) -> None:
         """Take over what the file says; what is missing counts as dropped, what is more as found.
 
         Raises:
-            sqlite3.Error: the file cannot be read.
+            sqlite3.Error, ForeignFileError: the file cannot be read.
         """
         waiting, dead, self._version = await self._call(store.totals)
         for one in (*waiting, *dead):
@@ -483,7 +511,7 @@ class Queue:
                 return
         try:
             await self._count(store, "damaged")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ForeignFileError) as error:
             await self._call(store.close)
             await self._fail(error)
             return
@@ -495,7 +523,12 @@ class Queue:
 
     def _opened(self) -> Store:
         return Store(
-            self._directory, fsync=self._fsync, max_dead_bytes=self._max_bytes // _DEAD_SHARE
+            self._directory,
+            fsync=self._fsync,
+            max_dead_bytes=self._max_bytes // _DEAD_SHARE,
+            # What is under way may be of a file that was set aside: to settle it must not take
+            # another batch out.
+            after=self._last_id,
         )
 
     async def _close(self) -> None:

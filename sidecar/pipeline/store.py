@@ -11,6 +11,7 @@ back, while the sidecar runs.
 
 import errno
 import fcntl
+import math
 import os
 import sqlite3
 import stat
@@ -160,6 +161,7 @@ class Store:
         max_dead_bytes: the bound of all dead letters together.
         alone: keep other processes from opening it so, too. Otherwise it is opened beside them,
             nothing is created, and what is no queue is left as it is.
+        after: the batches of a file that is created have greater ids than this.
 
     Raises:
         ForeignFileError, sqlite3.Error: the file cannot be used as it is.
@@ -174,6 +176,7 @@ class Store:
         fsync: bool = True,
         max_dead_bytes: int = 2**62,
         alone: bool = True,
+        after: int = 0,
     ) -> None:
         self._max_dead_bytes = max_dead_bytes
         self._lock = _lock(directory) if directory is not None and alone else None
@@ -181,7 +184,7 @@ class Store:
         try:
             self._db = _connect(None if directory is None else directory / FILE_NAME, create=alone)
             try:
-                _prepare(self._db, fsync=fsync, create=alone)
+                _prepare(self._db, fsync=fsync, create=alone, after=after)
                 self._has_reserve = self._make_reserve()
             except BaseException:
                 self._db.close()
@@ -207,7 +210,8 @@ class Store:
         """Add batches for exporters and settle others, all or nothing.
 
         Returns:
-            How many of each settled were there; the dead letters that went to make room for others.
+            How many of each settled were there; the dead letters that went to make room for others,
+            or for which the disk has none.
 
         Raises:
             sqlite3.Error: nothing was changed.
@@ -216,12 +220,20 @@ class Store:
             if added:
                 self._check_room()
             return self._write(added, settled)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            had_reserve = self._has_reserve
             self._release_reserve()
-            raise
+            if added or had_reserve or not _is_full(error):
+                raise
+            # Nothing is left to be released: what leaves the queue cannot be kept elsewhere.
+            return self._write((), settled, bury=False)
 
     def _write(
-        self, added: Sequence[tuple[PackedBatch, Iterable[str]]], settled: Iterable[Settled]
+        self,
+        added: Sequence[tuple[PackedBatch, Iterable[str]]],
+        settled: Iterable[Settled],
+        *,
+        bury: bool = True,
     ) -> tuple[list[int], list[Lost]]:
         now = time.time()
         with _transaction(self._db) as db:
@@ -234,13 +246,17 @@ class Store:
                     "INSERT INTO pending VALUES (?, ?, ?)",
                     [(name, batch.signal, row) for name in exporters],
                 )
-            removed, refused = [], False
+            removed: list[int] = []
+            lost: list[Lost] = []
+            refused = False
             for one in settled:
-                if one.reason is not None:
+                if one.reason is not None and bury:
                     refused = True
                     self._bury(one, now)
+                elif one.reason is not None:
+                    lost.append(Lost(one.exporter, one.signal, self._records(one.ids)))
                 removed.append(self._settle(one))
-            return removed, self._trim() if refused else []
+            return removed, lost + (self._trim() if refused else [])
 
     def _check_room(self) -> None:
         """Raise ``sqlite3.OperationalError`` when there is neither a reserve nor room for one."""
@@ -275,6 +291,14 @@ class Store:
             [(settled.exporter, settled.reason, now, id) for id in settled.ids],
         )
 
+    def _records(self, ids: Iterable[int]) -> int:
+        """Return how many records batches hold."""
+        count = 0
+        for id in ids:
+            found = self._db.execute("SELECT records FROM batch WHERE id = ?", (id,)).fetchone()
+            count += found[0] if found else 0
+        return count
+
     def _settle(self, settled: Settled) -> int:
         removed = self._db.executemany(
             "DELETE FROM pending WHERE exporter = ? AND signal = ? AND batch = ?",
@@ -303,16 +327,17 @@ class Store:
 
     def _trim(self) -> list[Lost]:
         """Remove the oldest dead letters beyond the bound."""
-        total = 0
+        cost = f"length(body) + {ROW_OVERHEAD}"
+        excess = self._db.execute(f"SELECT total({cost}) FROM dead").fetchone()[0]
+        excess -= self._max_dead_bytes
         lost: list[Lost] = []
-        for id, exporter, signal, records, size in self._db.execute(
-            f"SELECT id, exporter, signal, records, length(body) + {ROW_OVERHEAD} "
-            "FROM dead ORDER BY id DESC"
-        ).fetchall():
-            total += size
-            if total > self._max_dead_bytes:
-                self._db.execute("DELETE FROM dead WHERE id = ?", (id,))
-                lost.append(Lost(exporter, signal, records))
+        while excess > 0:
+            id, exporter, signal, records, size = self._db.execute(
+                f"SELECT id, exporter, signal, records, {cost} FROM dead ORDER BY id LIMIT 1"
+            ).fetchone()
+            self._db.execute("DELETE FROM dead WHERE id = ?", (id,))
+            lost.append(Lost(exporter, signal, records))
+            excess -= size
         return lost
 
     def head(self, exporter: str, max_bytes: int, max_batches: int) -> list[Row]:
@@ -335,51 +360,71 @@ class Store:
                 rows.append(Row(id, added, PackedBatch(signal, records, size, body)))
         return rows
 
-    def expire(self, before: float, behind: Mapping[str, int]) -> int:
-        """Give up what came in before a time (Unix); return how many batches that were.
+    def expire(self, before: float, behind: Mapping[tuple[str, Signal], int]) -> list[Total]:
+        """Give up what came in before a time (Unix); return what that was.
 
         Args:
             before: the time.
-            behind: exporter → the last id that it has under way; what is under way stays.
+            behind: exporter, signal → the last id that is under way; what is under way stays.
+
+        Raises:
+            sqlite3.Error: nothing was changed.
         """
-        expired = 0
-        with _transaction(self._db) as db:
-            for name in self._exporters():
-                for _, signal in self._firsts(name):
-                    ids = []
-                    for id, added in db.execute(
-                        "SELECT id, added FROM pending JOIN batch ON id = batch WHERE exporter = ? "
-                        "AND pending.signal = ? AND batch > ? ORDER BY batch LIMIT 10000",
-                        (name, signal, behind.get(name, 0)),
-                    ):
-                        if added >= before:
-                            break
-                        ids.append(id)
-                    if ids:
-                        expired += self._settle(Settled(name, signal, ids))
-        return expired
+        try:
+            with _transaction(self._db):
+                return [
+                    total
+                    for name in self._exporters()
+                    for _, signal in self._firsts(name)
+                    if (total := self._expire(name, signal, before, behind.get((name, signal), 0)))
+                ]
+        except sqlite3.Error:
+            self._release_reserve()
+            raise
+
+    def _expire(self, name: str, signal: Signal, before: float, behind: int) -> Total | None:
+        ids, records, size, cost, oldest = [], 0, 0, 0, math.inf
+        for id, added, *counts in self._db.execute(
+            f"SELECT id, added, records, size, length(body) + {ROW_OVERHEAD} "
+            "FROM pending JOIN batch ON id = batch WHERE exporter = ? AND pending.signal = ? "
+            "AND batch > ? ORDER BY batch LIMIT 10000",
+            (name, signal, behind),
+        ):
+            if added >= before:
+                break
+            ids.append(id)
+            records, size, cost = records + counts[0], size + counts[1], cost + counts[2]
+            oldest = min(oldest, added)
+        if not ids:
+            return None
+        self._settle(Settled(name, signal, ids))
+        return Total(name, signal, len(ids), records, size, cost, oldest)
 
     def waiting(self) -> list[Total]:
-        """Return what waits, by exporter and signal."""
-        return [
-            Total(*row)
-            for row in self._db.execute(
-                "SELECT exporter, pending.signal, count(*), sum(records), sum(size), "
-                f"sum(length(body) + {ROW_OVERHEAD}), min(added) "
-                "FROM pending JOIN batch ON id = batch GROUP BY exporter, pending.signal"
-            )
-        ]
+        """Return what waits, by exporter and signal; raises `ForeignFileError` as `dead` does."""
+        return self._totals(
+            "SELECT exporter, pending.signal, count(*), sum(records), sum(size), "
+            f"sum(length(body) + {ROW_OVERHEAD}), min(added) "
+            "FROM pending JOIN batch ON id = batch GROUP BY exporter, pending.signal"
+        )
 
     def dead(self) -> list[Total]:
-        """Return what is dead, by exporter and signal."""
-        return [
-            Total(*row)
-            for row in self._db.execute(
-                "SELECT exporter, signal, count(*), sum(records), sum(size), "
-                f"sum(length(body) + {ROW_OVERHEAD}), min(refused) "
-                "FROM dead GROUP BY exporter, signal"
-            )
-        ]
+        """Return what is dead, by exporter and signal.
+
+        Raises:
+            ForeignFileError: a signal is none.
+        """
+        return self._totals(
+            "SELECT exporter, signal, count(*), sum(records), sum(size), "
+            f"sum(length(body) + {ROW_OVERHEAD}), min(refused) "
+            "FROM dead GROUP BY exporter, signal"
+        )
+
+    def _totals(self, query: str) -> list[Total]:
+        totals = [Total(*row) for row in self._db.execute(query)]
+        if any(total.signal not in SIGNALS for total in totals):
+            raise ForeignFileError("a signal in it is none")
+        return totals
 
     def totals(self) -> tuple[list[Total], list[Total], int]:
         """Return `waiting`, `dead` and `version` as of one moment, whatever others write."""
@@ -477,6 +522,10 @@ WITH RECURSIVE name(exporter) AS (
 """
 
 
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 def is_damaged(error: Exception) -> bool:
     """Tell whether an error says that the file must be set aside."""
     if isinstance(error, ForeignFileError | zstandard.ZstdError):
@@ -558,7 +607,7 @@ def _check(db: sqlite3.Connection, *, create: bool = False) -> bool:
     return empty
 
 
-def _prepare(db: sqlite3.Connection, *, fsync: bool, create: bool) -> None:
+def _prepare(db: sqlite3.Connection, *, fsync: bool, create: bool, after: int) -> None:
     """Check that the file is a queue, or make it one."""
     empty = _check(db, create=create)
     db.execute("PRAGMA journal_mode = WAL")
@@ -567,9 +616,12 @@ def _prepare(db: sqlite3.Connection, *, fsync: bool, create: bool) -> None:
     # In KiB; the default of 2 MiB, said so that nobody has to look it up.
     db.execute("PRAGMA cache_size = -2048")
     db.execute("PRAGMA temp_store = MEMORY")
+    # Some builds overwrite what is removed with zeros: on a full disk there is no room for those.
+    db.execute("PRAGMA secure_delete = OFF")
     if empty:
         db.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; "
+            f"BEGIN IMMEDIATE; {_SCHEMA} INSERT INTO sqlite_sequence VALUES ('batch', {after}); "
+            f"PRAGMA application_id = {_APPLICATION_ID}; "
             f"PRAGMA user_version = {_VERSION}; COMMIT;"
         )
 

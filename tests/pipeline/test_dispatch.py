@@ -192,6 +192,20 @@ async def test_refused_credential_is_not_tried_again_for_each_part(tmp_path: Pat
     assert pipeline.states[0].error == "status 401"
 
 
+async def test_what_waits_of_a_signal_without_an_endpoint_becomes_dead_letters(
+    tmp_path: Path,
+) -> None:
+    async with open_collector() as collector:
+        before = OtlpExporter({"logs": collector.url, "traces": collector.url}, {})
+        await put_before(tmp_path, before, span_batch("a"), span_batch("b"))
+        exporter = OtlpExporter({"logs": collector.url}, {})
+        async with running(exporter, directory=tmp_path) as pipeline:
+            await drained(pipeline)
+            assert sample("dead_letter_records", exporter="otlp", signal="traces") == 2
+        assert not collector.requests
+    assert pipeline.states[0].error == "no endpoint for traces"
+
+
 async def test_malformed_batch_does_not_stop_the_exporter() -> None:
     async with open_collector() as collector:
         async with running(LokiExporter(collector.url)) as pipeline:

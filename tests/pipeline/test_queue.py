@@ -1,10 +1,12 @@
 """The queue in memory and on disk: what it promises, and what it does when the disk fails."""
 
 import math
+import random
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from sidecar.metrics import REGISTRY
 from sidecar.pipeline.batch import SIGNALS, Batch, PackedBatch, Signal, pack
 from sidecar.pipeline.queue import Queue, QueueFull, Waiting, cost
-from sidecar.pipeline.store import FILE_NAME, Store
+from sidecar.pipeline.store import FILE_NAME, Settled, Store
 
 ALL: frozenset[Signal] = frozenset(SIGNALS)
 EVENTS: frozenset[Signal] = frozenset({"events"})
@@ -70,6 +72,30 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.02)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, method: str, *codes: int) -> list[int]:
+    """Let calls of a method of the store fail, one for each code of SQLite; return the failed."""
+    real = getattr(Store, method)
+    left, failed = list(codes), []
+
+    def call(*arguments: object) -> object:
+        if not left:
+            return real(*arguments)
+        error = sqlite3.OperationalError("a fault")
+        error.sqlite_errorcode = left.pop(0)
+        failed.append(error.sqlite_errorcode)
+        raise error
+
+    monkeypatch.setattr(Store, method, call)
+    return failed
+
+
+def fill_disk(queue: Queue) -> None:
+    """Let the file grow no more, as if the disk were full."""
+    assert queue._store is not None
+    (pages,) = queue._store._db.execute("PRAGMA page_count").fetchone()
+    queue._store._db.execute(f"PRAGMA max_page_count = {pages}")
 
 
 async def test_put_goes_to_every_exporter_that_takes_the_signal(directory: Path | None) -> None:
@@ -317,11 +343,112 @@ async def test_a_damaged_body_takes_the_file_aside_and_counts_as_lost(tmp_path: 
             db.execute("UPDATE batch SET body = x'00'")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(queue.head, "one", MIB)
-            await until(lambda: bool(set_aside(tmp_path)))
-            await until(lambda: queue.failing is None)
+            await until(lambda: not queue.left())
             await queue.put(batch(b"2"))
         assert queue.left() == {"one": {"traces": 1}}
     assert sample("dropped_records_total", **labels) - before == 3
+
+
+async def test_what_was_under_way_in_a_file_set_aside_takes_nothing_else_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as queue:
+        await queue.put(batch(b"old"))
+        rows = await queue.head("one", MIB)
+        fail(monkeypatch, "write", sqlite3.SQLITE_CORRUPT)
+        with pytest.raises(QueueFull):
+            await queue.put(batch(b"refused"))
+        await until(lambda: not queue.left())
+        await queue.put(batch(b"new"))
+        await queue.settle("one", rows)
+        assert bodies(await queue.head("one", MIB)) == [b"new"]
+        assert queue.left() == {"one": {"traces": 1}}
+
+
+async def test_damage_that_a_second_try_finds_sets_the_file_aside_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as queue:
+        await queue.put(batch())
+        rows = await queue.head("one", MIB)
+        fail(monkeypatch, "write", sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT)
+        await queue.settle("one", rows)
+        await wait_all_tasks_blocked(0.05)
+        assert queue.failing is None
+    assert len(set_aside(tmp_path)) == 1
+
+
+async def test_a_file_with_an_unknown_signal_is_set_aside(tmp_path: Path) -> None:
+    async with opened(tmp_path) as queue:
+        await queue.put(batch())
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        db.execute("UPDATE pending SET signal = 'tracex'")
+    async with opened(tmp_path) as queue:
+        await queue.put(batch(b"1"))
+        assert bodies(await queue.head("one", MIB)) == [b"1"]
+    assert len(set_aside(tmp_path)) == 1
+
+
+async def test_a_disk_that_cannot_be_read_is_tried_every_second(
+    directory: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(directory) as queue:
+        await queue.put(batch(b"1"))
+        tries = fail(monkeypatch, "head", *[sqlite3.SQLITE_IOERR] * 1000)
+        with trio.move_on_after(0.5):
+            await queue.head("one", MIB)
+        assert len(tries) == 1
+        monkeypatch.undo()
+        with trio.fail_after(10):
+            assert bodies(await queue.head("one", MIB)) == [b"1"]
+
+
+async def test_what_is_too_old_makes_room_on_a_full_disk(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_age=2.0) as queue:
+        await queue.put(batch(random.randbytes(400_000)))
+        fill_disk(queue)
+        with pytest.raises(QueueFull):
+            await queue.put(batch(random.randbytes(20_000)))
+        assert queue.left()
+        assert queue.failing == "database or disk is full"
+        await until(lambda: not queue.left() and queue.failing is None)
+
+
+async def test_dead_letters_for_which_the_disk_has_no_room_are_dropped(tmp_path: Path) -> None:
+    labels = {"exporter": "one", "signal": "traces", "reason": "dead_letters_full"}
+    before = sample("dropped_records_total", **labels)
+    async with opened(tmp_path, one=ALL, other=ALL) as queue, trio.open_nursery() as nursery:
+        await queue.put(batch(random.randbytes(400_000), records=3))
+        rows = await queue.head("one", MIB)
+        fill_disk(queue)
+        nursery.start_soon(partial(queue.settle, "one", rows, refused="status 400"))
+        with trio.fail_after(10):
+            await queue.settle("other", await queue.head("other", MIB))
+            await queue.wait_empty()
+        await until(lambda: queue.failing is None)
+        assert sample("dead_letter_records", exporter="one", signal="traces") == 0
+    assert sample("dropped_records_total", **labels) - before == 3
+
+
+def test_to_take_a_large_batch_out_needs_little_room(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        store.write([(batch(random.randbytes(8 * MIB)), ["one"])], [])
+        log = tmp_path / f"{FILE_NAME}-wal"
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (row,) = store.head("one", MIB, 1)
+        store.write([], [Settled("one", "traces", [row.id])])
+        assert not store.waiting()
+        assert log.stat().st_size < MIB
+
+
+async def test_what_is_under_way_keeps_no_other_signal_from_growing_too_old() -> None:
+    async with opened(max_age=0.5) as queue:
+        await queue.put(batch(signal="traces"))
+        await queue.put(batch(signal="logs"))
+        await queue.put(batch(signal="traces"))
+        await queue.head("one", MIB)
+        await until(lambda: queue.left() == {"one": {"traces": 2}})
 
 
 async def test_a_queue_that_another_process_has_is_waited_for(tmp_path: Path) -> None:
