@@ -4,7 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import captured, comparison, durability, engine, process, quality, requests, worst
+from bench import (
+    captured,
+    comparison,
+    durability,
+    engine,
+    pressure,
+    process,
+    quality,
+    requests,
+    worst,
+)
 from bench.table import progress, report, written
 
 SECTIONS = {
@@ -15,6 +25,7 @@ SECTIONS = {
     "presidio": comparison.SECTION,
     "captured": captured.SECTION,
     "requests": requests.SECTION,
+    "pressure": pressure.SECTION,
     "throughput": durability.THROUGHPUT,
 }
 # These take from minutes to an hour.

@@ -75,6 +75,7 @@ class Pressure:
         self._requests = 0
         self.bytes = 0
         self.promised = 0
+        self._over_memory = 0  # so many were refused for it
         self._over = trio.lowlevel.ParkingLot()
         if memory_limit is not None:
             _return_large_buffers()
@@ -106,16 +107,22 @@ class Pressure:
     def check_memory(self, size: int = 0) -> None:
         """Raise `Overloaded` when the memory limit is reached, or would be with so much more."""
         if self._memory_limit is not None and _resident() + size > self._memory_limit:
+            self._over_memory += 1
             self._over.unpark_all()
             raise Overloaded("memory")
 
     async def run(self) -> None:
-        """Make room whenever the memory limit is reached, at most once a second."""
+        """Make room while the memory limit keeps being reached, at most once a second.
+
+        What was freed stays with the C library otherwise, and everything would be refused for ever.
+        """
         while self._memory_limit is not None:
             await self._over.park()
             started = time.monotonic()
             _log.warning("memory_limit_reached", limit_bytes=self._memory_limit)
-            while _resident() > self._memory_limit:
+            seen = 0
+            while seen != self._over_memory:
+                seen = self._over_memory
                 await trio.to_thread.run_sync(_make_room)
                 await trio.sleep(_RELIEF_SECONDS)
             _log.info("memory_limit_left", seconds=round(time.monotonic() - started, 1))

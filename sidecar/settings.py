@@ -26,9 +26,7 @@ _PortOrOff = Annotated[
 _Bytes = Annotated[
     int, msgspec.Meta(ge=1024, le=2**40, description="a whole number of bytes, at least 1024")
 ]
-_BytesOrOff = Annotated[
-    int, msgspec.Meta(ge=0, le=2**40, description="a whole number of bytes, or 0 for no limit")
-]
+_BytesOrOff = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 _BytesOrDefault = Annotated[
     int, msgspec.Meta(ge=0, le=2**40, description="a whole number of bytes, or 0 for the default")
 ]
@@ -93,7 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     sidecar_hash_key: str = ""
     sidecar_max_body_bytes: _Bytes = 16 * _MIB
-    sidecar_memory_limit: _BytesOrOff | None = None
+    sidecar_memory_limit: Annotated[
+        _BytesOrOff | None, msgspec.Meta(description="a whole number of bytes, or 0 for no limit")
+    ] = None
     sidecar_queue_bytes: _BytesOrDefault = 0
     sidecar_queue_max_age: Annotated[
         float, msgspec.Meta(ge=1, le=10**9, description="a number of seconds, at least 1")

@@ -29,6 +29,9 @@ KEEP_ALIVE_SECONDS = 75.0
 # How long the kernel waits for a client to take a response off the wire (RFC 5482).
 SEND_SECONDS = 60.0
 _BACKLOG = 1024
+# On one socket. Others wait in the backlog, and for a bounded time: an idle connection has
+# `KEEP_ALIVE_SECONDS`, and so has the head of a request; its body and the response have their own.
+_MAX_CONNECTIONS = 1000
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -98,17 +101,17 @@ async def serve(
     context = WorkerContext(None)
     connections = _Connections()
     server = partial(
-        TCPServer, ASGIWrapper(cast(ASGIFramework, app)), _config(), context, ConnectionState({})
+        _Connection, ASGIWrapper(cast(ASGIFramework, app)), _config(), context, ConnectionState({})
     )
 
     async def connection(stream: trio.SocketStream) -> None:
-        with connections.counting(stream):
+        with connections.removing(stream):
             try:
                 await server(cast(trio.SSLStream[trio.SocketStream], stream))
             except Exception as error:
                 _log.warning("connection_failed", error=type(error).__name__)
 
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    listener = _Listener(trio.SocketListener(trio.socket.from_stdlib_socket(sock)), connections)
     async with trio.open_nursery() as nursery:
         try:
             async with trio.open_nursery() as accepting:
@@ -120,10 +123,36 @@ async def serve(
                 accepting.cancel_scope.cancel()
             await context.terminated.set()
             with trio.move_on_after(grace_seconds):
-                await connections.wait_until_none()
+                await connections.wait_until_fewer(1)
         finally:
             connections.close()
             nursery.cancel_scope.cancel()
+
+
+class _Connection(TCPServer):
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # It would be there until the timeout: each connection that its client has closed while
+        # it was idle, for 75 seconds.
+        await self.idle_task.stop()
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """Accepts while there is room for another connection."""
+
+    def __init__(self, listener: trio.SocketListener, connections: "_Connections") -> None:
+        self._listener = listener
+        self._connections = connections
+
+    async def accept(self) -> trio.SocketStream:
+        await self._connections.wait_until_fewer(_MAX_CONNECTIONS)
+        stream = await self._listener.accept()
+        # Here, for the next one is waited for before the task of this one has begun.
+        self._connections.add(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
 
 
 class _Connections:
@@ -133,17 +162,19 @@ class _Connections:
         self._streams: set[trio.SocketStream] = set()
         self._changed = trio.lowlevel.ParkingLot()
 
-    @contextmanager
-    def counting(self, stream: trio.SocketStream) -> Iterator[None]:
+    def add(self, stream: trio.SocketStream) -> None:
         self._streams.add(stream)
+
+    @contextmanager
+    def removing(self, stream: trio.SocketStream) -> Iterator[None]:
         try:
             yield
         finally:
             self._streams.discard(stream)
             self._changed.unpark_all()
 
-    async def wait_until_none(self) -> None:
-        while self._streams:
+    async def wait_until_fewer(self, count: int) -> None:
+        while len(self._streams) >= count:
             await self._changed.park()
 
     def close(self) -> None:
