@@ -436,12 +436,20 @@ class Store:
                 self._db.execute("COMMIT")
 
     def oldest(self) -> dict[str, float]:
-        """Return for each exporter since when (Unix time) it is waited for."""
+        """Return for each exporter since when (Unix time) it is waited for.
+
+        Raises:
+            ForeignFileError: a batch is not there, so that what stands behind it is out of reach.
+        """
         oldest = {}
         for name in self._exporters():
             for first, _ in self._firsts(name)[:1]:
-                found = self._db.execute("SELECT added FROM batch WHERE id = ?", (first,))
-                oldest[name] = found.fetchone()[0]
+                found = self._db.execute(
+                    "SELECT added FROM batch WHERE id = ?", (first,)
+                ).fetchone()
+                if found is None:
+                    raise ForeignFileError("a batch in it is missing")
+                oldest[name] = found[0]
         return oldest
 
     def version(self) -> int:
@@ -587,20 +595,27 @@ def _look_at(path: Path) -> None:
 
 
 def _open(database: str | Path) -> sqlite3.Connection:
-    return sqlite3.connect(
+    db = sqlite3.connect(
         database,
         uri=isinstance(database, str),
         timeout=_LOCK_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )
+    # A text that is damaged is looked at as any other: its error would have no code.
+    db.text_factory = lambda text: text.decode(errors="replace")
+    return db
 
 
 def _check(db: sqlite3.Connection, *, create: bool = False) -> bool:
     """Tell whether a database is empty; raises `ForeignFileError` when it is no queue."""
     own = db.execute("PRAGMA application_id").fetchone()[0]
     version = db.execute("PRAGMA user_version").fetchone()[0]
-    empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    try:
+        empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    except UnicodeDecodeError:
+        # What SQLite says of a damaged schema quotes it.
+        raise ForeignFileError("its schema is damaged") from None
     is_queue = (own, version) == (_APPLICATION_ID, _VERSION)
     if not is_queue and not (create and empty and own == version == 0):
         raise ForeignFileError("it is no queue of this version")

@@ -361,8 +361,8 @@ async def test_what_was_under_way_in_a_file_set_aside_takes_nothing_else_out(
         await until(lambda: not queue.left())
         await queue.put(batch(b"new"))
         await queue.settle("one", rows)
-        assert bodies(await queue.head("one", MIB)) == [b"new"]
         assert queue.left() == {"one": {"traces": 1}}
+        assert bodies(await queue.head("one", MIB)) == [b"new"]
 
 
 async def test_damage_that_a_second_try_finds_sets_the_file_aside_at_once(
@@ -378,15 +378,33 @@ async def test_damage_that_a_second_try_finds_sets_the_file_aside_at_once(
     assert len(set_aside(tmp_path)) == 1
 
 
-async def test_a_file_with_an_unknown_signal_is_set_aside(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "damaged"),
+    [(b"onelogs", b"onelogx"), (b"onelogs", b"onelog\xff"), (b"REAL", b"RE\xffL")],
+)
+async def test_a_file_with_a_damaged_text_is_set_aside(
+    tmp_path: Path, text: bytes, damaged: bytes
+) -> None:
     async with opened(tmp_path) as queue:
-        await queue.put(batch())
-    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
-        db.execute("UPDATE pending SET signal = 'tracex'")
+        await queue.put(batch(signal="logs"))
+    path = tmp_path / FILE_NAME
+    content = path.read_bytes()
+    assert text in content
+    path.write_bytes(content.replace(text, damaged))
     async with opened(tmp_path) as queue:
         await queue.put(batch(b"1"))
         assert bodies(await queue.head("one", MIB)) == [b"1"]
     assert len(set_aside(tmp_path)) == 1
+
+
+async def test_a_file_in_which_a_batch_is_missing_is_set_aside(tmp_path: Path) -> None:
+    async with opened(tmp_path) as queue:
+        await queue.put(batch(b"1"))
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+            db.execute("DELETE FROM batch")
+        await until(lambda: bool(set_aside(tmp_path)) and not queue.left())
+        await queue.put(batch(b"2"))
+        assert bodies(await queue.head("one", MIB)) == [b"2"]
 
 
 async def test_a_disk_that_cannot_be_read_is_tried_every_second(
