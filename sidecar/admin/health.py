@@ -12,6 +12,8 @@ from sidecar.metrics import REGISTRY
 from sidecar.pipeline.dispatch import ExporterState, Pipeline
 from sidecar.redaction.reload import RulesInForce
 
+_STUCK_SECONDS = 60.0
+
 
 class Check(msgspec.Struct):
     """One part of the process: whether it works, and one line about it."""
@@ -132,13 +134,18 @@ class Health:
         if state.ok:
             return "exporting"
         age = self._pipeline.queue.age(state.name)
-        stuck = "stuck" if state.stuck else "failing"
-        return f"{stuck}: {state.error}; the oldest record has waited for {age:.0f} s"
+        how = "stuck" if state.name in self.stuck_exporters else "failing"
+        return f"{how}: {state.error}; the oldest record has waited for {age:.0f} s"
 
     @property
     def stuck_exporters(self) -> list[str]:
-        """The names of the exporters that have failed for long."""
-        return [state.name for state in self._pipeline.states if state.stuck]
+        """The names of the exporters that fail while records have waited for a minute."""
+        queue = self._pipeline.queue
+        return [
+            state.name
+            for state in self._pipeline.states
+            if not state.ok and queue.age(state.name) > _STUCK_SECONDS
+        ]
 
     def _redis_check(self) -> Check:
         if not self._redis_configured:

@@ -50,8 +50,11 @@ class PackedBatch(msgspec.Struct, frozen=True):
 
 def pack(batch: Batch) -> PackedBatch:
     """Compress a batch."""
-    body = zstandard.compress(batch.body, level=_ZSTD_LEVEL)
-    return PackedBatch(batch.signal, batch.records, len(batch.body), body)
+    # With a checksum, so that a body that was damaged on the disk is not sent on.
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+    return PackedBatch(
+        batch.signal, batch.records, len(batch.body), compressor.compress(batch.body)
+    )
 
 
 def merge(batches: list[Batch]) -> Batch:

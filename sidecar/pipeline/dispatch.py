@@ -22,7 +22,6 @@ from sidecar.pipeline.retry import Backoff
 
 _log = structlog.get_logger(__name__)
 
-STUCK_SECONDS = 60.0
 _CLOSE_SECONDS = 1.0
 _BACKOFF = Backoff()
 
@@ -44,11 +43,6 @@ class ExporterState(msgspec.Struct, frozen=True):
     def ok(self) -> bool:
         """Whether the last export succeeded, or none was tried yet."""
         return self.failing_since is None
-
-    @property
-    def stuck(self) -> bool:
-        """Whether every export has failed for `STUCK_SECONDS`."""
-        return self.failing_since is not None and time.time() - self.failing_since > STUCK_SECONDS
 
 
 class Dispatcher:

@@ -210,7 +210,7 @@ class Queue:
                 metrics.DROPPED.labels("", batch.signal, "no_exporter").inc(batch.records)
             accepted()
             return
-        if self._store is None or self.failing or not self._has_room(batch):
+        if self._store is None or self.failing or not self._has_room(batch, exporters):
             raise QueueFull
         put = _Put(batch, exporters, accepted)
         self._puts.append(put)
@@ -221,8 +221,9 @@ class Queue:
         if put.refused or not put.done.is_set():
             raise QueueFull
 
-    def _has_room(self, batch: PackedBatch) -> bool:
-        used = self._reserved + max(counts.bytes for counts in self._counts.values())
+    def _has_room(self, batch: PackedBatch, exporters: list[str]) -> bool:
+        # Of those that take it: one that is full holds up no signal that it does not take.
+        used = self._reserved + max(self._counts[name].bytes for name in exporters)
         return not used or used + cost(batch) <= self._max_bytes
 
     # What dispatchers do.
@@ -300,7 +301,7 @@ class Queue:
     async def wait_empty(self) -> None:
         """Wait until every export is settled."""
         await trio.lowlevel.checkpoint()
-        while self._puts or any(self._counts[name].batches for name in self._own):
+        while self._reserved or any(self._counts[name].batches for name in self._own):
             await self._emptied.park()
 
     def left(self) -> dict[str, dict[Signal, int]]:
@@ -389,6 +390,7 @@ class Queue:
             self._reserved -= cost(put.batch)
             put.refused = True
             put.done.set()
+        self._emptied.unpark_all()
 
     def _count_settled(self, settle: _Settle, removed: int) -> None:
         # None was there any more when the file was set aside meanwhile: they count as lost then.

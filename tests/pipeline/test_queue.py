@@ -127,6 +127,17 @@ async def test_put_into_a_full_queue_raises_and_puts_nowhere(directory: Path | N
         await queue.put(one)
 
 
+async def test_one_that_is_full_holds_up_no_signal_that_it_does_not_take() -> None:
+    one = batch(b"x" * 100, "events")
+    async with opened(max_bytes=cost(one), every=ALL, events=EVENTS) as queue:
+        await queue.put(one)
+        await queue.settle("every", await queue.head("every", MIB))
+        await queue.put(batch(b"1", "traces"))
+        await queue.settle("every", await queue.head("every", MIB))
+        with pytest.raises(QueueFull):
+            await queue.put(one)
+
+
 async def test_empty_queue_takes_a_batch_larger_than_its_bound(directory: Path | None) -> None:
     async with opened(directory, max_bytes=10) as queue:
         await queue.put(batch(b"x" * 5000))
