@@ -27,7 +27,7 @@ class SidecarProcess:
         log: its standard error so far.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], python: str = sys.executable) -> None:
         names = (
             "SIDECAR_PORT",
             "SIDECAR_OTLP_HTTP_PORT",
@@ -45,7 +45,7 @@ class SidecarProcess:
             k: v for k, v in os.environ.items() if k in {"PATH", "HOME"} or "COVERAGE" in k
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "run"],
+            [python, "-m", "sidecar", "run"],
             env={
                 **inherited,
                 "REDIS_URL": "",
@@ -110,9 +110,11 @@ def _content(file: Any) -> bytes:
 
 
 @contextmanager
-def sidecar_process(environ: Mapping[str, str] | None = None) -> Iterator[SidecarProcess]:
+def sidecar_process(
+    environ: Mapping[str, str] | None = None, python: str = sys.executable
+) -> Iterator[SidecarProcess]:
     """Start a sidecar with these settings and wait until it is ready."""
-    process = SidecarProcess(environ or {})
+    process = SidecarProcess(environ or {}, python)
     try:
         process.wait_ready()
         yield process
