@@ -260,6 +260,14 @@ class Queue:
             except (sqlite3.Error, zstandard.ZstdError) as error:
                 await self._fail(error)
                 return []
+            # A cancelled `settle` is still to be done: what it is about does not go out again.
+            settled = {
+                id
+                for settle in self._settles
+                if settle.settled.exporter == name
+                for id in settle.settled.ids
+            }
+            rows = [row for row in rows if row[0].id not in settled] if settled else rows
             if rows:
                 counts = self._counts[name]
                 counts.since, last = rows[0][1], rows[-1][0]

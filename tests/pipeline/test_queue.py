@@ -249,6 +249,23 @@ async def test_a_cancelled_put_is_there_or_not_but_counts_right(directory: Path 
         assert queue.left() == {"one": {"traces": 1 + len(accepted)}}
 
 
+async def test_what_a_cancelled_settle_is_about_does_not_go_out_again(
+    directory: Path | None,
+) -> None:
+    counted: list[bool] = []
+    async with opened(directory) as queue:
+        await queue.put(batch(b"1"))
+        rows = await queue.head("one", MIB)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await queue.settle("one", rows, lambda: counted.append(True))
+        await queue.put(batch(b"2"))
+        with trio.fail_after(5):
+            assert bodies(await queue.head("one", MIB)) == [b"2"]
+        await until(lambda: bool(counted))
+        assert queue.left() == {"one": {"traces": 1}}
+
+
 async def test_what_is_refused_for_good_is_a_dead_letter(directory: Path | None) -> None:
     async with opened(directory) as queue:
         await queue.put(batch(b"bad", records=4))
