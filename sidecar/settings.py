@@ -243,6 +243,8 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
             values[name] = msgspec.convert(given, _HINTS[name], strict=False)
         except (msgspec.ValidationError, UnicodeEncodeError):
             raise _refusal(name, text) from None
+        if values[name] is None:  # written as `null`
+            raise _refusal(name, text)
         if name in _URL_SCHEMES and text:
             _check_url(name, text)
     settings = Settings(**values)

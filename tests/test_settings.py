@@ -77,6 +77,7 @@ def test_an_empty_redis_url_means_none_and_other_empty_values_the_default() -> N
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
             "OTEL_EXPORTER_OTLP_ENDPOINT points at this sidecar's own port 4318",
         ),
+        ({"SIDECAR_MEMORY_LIMIT": "null"}, "SIDECAR_MEMORY_LIMIT='null' is not allowed"),
         (
             {"SIDECAR_QUEUE_SYNC": "maybe"},
             "SIDECAR_QUEUE_SYNC='maybe' is not allowed: use full or normal",
