@@ -140,5 +140,7 @@ def test_time_grows_with_a_run_of_beginnings_not_with_its_square(piece: str) -> 
         redact(text, ONLY_TOKENS)
         return time.process_time() - started
 
-    # Sixteen times the text, and with noise five times that; by the square it were 256 times.
-    assert seconds(40_000) < 80 * max(min(seconds(2_500) for _ in range(5)), 0.001)
+    # Sixteen times the text, and with noise five times that; by the square it were 256 times. The
+    # best of some, since a collection of all that the tests hold may fall into one.
+    shorter, longer = (min(seconds(length) for _ in range(5)) for length in (2_500, 40_000))
+    assert longer < 80 * max(shorter, 0.001)
