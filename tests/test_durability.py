@@ -17,9 +17,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.pipeline.batch import SIGNALS
-from tests.collector import Answer, open_collector
+from tests.collector import Answer, open_collector, unused_port
 from tests.durability import survive
-from tests.load import Acknowledged, load, metric, wait_until
+from tests.load import Acknowledged, Arrived, load, metric, wait_until
 from tests.process import SidecarProcess, sidecar_process
 
 
@@ -51,6 +51,30 @@ async def test_a_second_signal_ends_the_drain_and_loses_nothing(tmp_path: Path) 
     assert survival.acknowledged > 100
     assert survival.missing == 0
     assert survival.not_under_way == 0
+
+
+async def test_what_came_while_the_collector_was_down_arrives(tmp_path: Path) -> None:
+    port = await unused_port()
+    acknowledged, arrived = Acknowledged(), Arrived()
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "SIDECAR_QUEUE_DIR": str(tmp_path),
+    }
+    with sidecar_process(settings) as sidecar:
+
+        def come() -> None:
+            with load(sidecar, acknowledged):
+                wait_until(lambda: len(acknowledged.names) > 1000, 60, "too slow")
+
+        def drain() -> None:
+            wait_until(lambda: not metric(sidecar, "queue_records"), 60, "not drained")
+
+        await trio.to_thread.run_sync(come)
+        async with open_collector(port) as collector:
+            await trio.to_thread.run_sync(drain)
+            arrived.add(collector.requests)
+    assert acknowledged.names <= arrived.counts.keys()
+    assert not arrived.repeated()
 
 
 async def test_the_counts_balance_at_any_moment(tmp_path: Path) -> None:
