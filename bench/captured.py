@@ -1,5 +1,6 @@
 """The captured requests of a real Open WebUI, redacted in this process."""
 
+from collections.abc import Generator
 from functools import partial
 
 from google.protobuf.message import Message
@@ -8,7 +9,7 @@ from bench.table import ROUNDS, Row, Section, median_rate, progress
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.rules import RuleSignal, load_rules
-from sidecar.redaction.walk_otlp import redact_otlp
+from sidecar.redaction.walk_otlp import Outcome, redact_encoded
 from sidecar.settings import default_rules_dir
 from tests.captured import captures
 
@@ -29,10 +30,17 @@ def rows() -> list[Row]:
 def _redact_all(redactor: Redactor, bodies: list[tuple[type[Message], bytes]]) -> int:
     records = 0
     for kind, body in bodies:
-        request = kind.FromString(body)
-        records += redact_otlp(request, redactor).kept
-        request.SerializeToString()
+        _, outcome = _last(redact_encoded(kind, body, redactor))
+        records += outcome.kept
     return records
+
+
+def _last(steps: Generator[None, None, tuple[bytes, Outcome]]) -> tuple[bytes, Outcome]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 SECTION = Section(

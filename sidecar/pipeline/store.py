@@ -400,20 +400,14 @@ class Store:
         self._settle(Settled(name, signal, ids))
         return Total(name, signal, len(ids), records, size, cost, oldest)
 
-    def waiting(self) -> list[Total]:
-        """Return what waits, by exporter and signal; raises `ForeignFileError` as `dead` does."""
+    def _waiting(self) -> list[Total]:
         return self._totals(
             "SELECT exporter, pending.signal, count(*), sum(records), sum(size), "
             f"sum(length(body) + {ROW_OVERHEAD}), min(added) "
             "FROM pending JOIN batch ON id = batch GROUP BY exporter, pending.signal"
         )
 
-    def dead(self) -> list[Total]:
-        """Return what is dead, by exporter and signal.
-
-        Raises:
-            ForeignFileError: a signal is none.
-        """
+    def _dead(self) -> list[Total]:
         return self._totals(
             "SELECT exporter, signal, count(*), sum(records), sum(size), "
             f"sum(length(body) + {ROW_OVERHEAD}), min(refused) "
@@ -427,10 +421,14 @@ class Store:
         return totals
 
     def totals(self) -> tuple[list[Total], list[Total], int]:
-        """Return `waiting`, `dead` and `version` as of one moment, whatever others write."""
+        """Return what waits, what is dead, and `version`, as of one moment, whatever others write.
+
+        Raises:
+            ForeignFileError: a signal is none.
+        """
         self._db.execute("BEGIN")
         try:
-            return self.waiting(), self.dead(), self.version()
+            return self._waiting(), self._dead(), self.version()
         finally:
             with suppress(sqlite3.Error):
                 self._db.execute("COMMIT")
