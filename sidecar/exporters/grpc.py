@@ -19,9 +19,9 @@ import msgspec
 import trio
 
 from sidecar.exporters.target import MAX_ANSWER_BYTES, USER_AGENT, is_tls, split_credentials
-from sidecar.exporters.tls import default_context
 from sidecar.pipeline.exporter import Retryable
 from sidecar.pipeline.retry import grpc_code
+from sidecar.tls import default_context
 
 _READ_BYTES = 64 * 1024
 _PREFIX_BYTES = 5  # one byte: compressed or not; four: the length, big-endian

@@ -4,18 +4,11 @@ import ssl
 from pathlib import Path
 
 from sidecar.settings import Settings, SettingsError
+from sidecar.tls import default_context
 
 _CERTIFICATE = "OTEL_EXPORTER_OTLP_CERTIFICATE"
 _CLIENT_CERTIFICATE = "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
 _CLIENT_KEY = "OTEL_EXPORTER_OTLP_CLIENT_KEY"
-
-
-def default_context() -> ssl.SSLContext:
-    """Return a context that trusts the certificates of the system."""
-    # Imported here, since not every exporter needs an HTTP client besides.
-    import httpx2
-
-    return httpx2.create_ssl_context(trust_env=False)
 
 
 def own_context(settings: Settings) -> ssl.SSLContext | None:

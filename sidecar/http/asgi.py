@@ -15,9 +15,11 @@ import trio
 from sidecar import metrics
 from sidecar.http.messages import (
     Disconnected,
+    Headers,
     HTTPError,
     Request,
     Response,
+    StreamHandler,
     overloaded,
     problem,
 )
@@ -40,6 +42,8 @@ DRAIN_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 # The largest body that the fallback gets; cold routes take none or a small one.
 _FALLBACK_BYTES = 64 * 1024
+# RFC 9110 section 6.4.1: responses that have no content whatever their head says.
+_WITHOUT_BODY = frozenset({204, 304})
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
@@ -52,6 +56,8 @@ class _Exchange:
         self._route = route
         self._http1 = scope["http_version"].startswith("1")
         self._ended = False
+        self._body_ended = trio.Event()
+        self._has_body = True
         self.answered = False
         self.request = Request(
             method=scope["method"],
@@ -60,9 +66,12 @@ class _Exchange:
             headers=join_headers(scope["headers"]),
             receive=self._receive_to_keep,
             held=held,
+            raw_path=scope["raw_path"],
+            raw_headers=scope["headers"],
+            client=(scope["client"] or ("",))[0],
         )
         if self._http1 and not _announces_body(self.request):
-            self._ended = True
+            self._end()
 
     async def receive(self) -> bytes:
         """Return the next piece of the body, ``b""`` at its end; raises `Disconnected`."""
@@ -71,10 +80,21 @@ class _Exchange:
             if message["type"] == "http.disconnect":
                 self._ended = True
                 raise Disconnected
-            self._ended = not message.get("more_body", False)
+            if not message.get("more_body", False):
+                self._end()
             if body := message.get("body", b""):
                 return bytes(body)
         return b""
+
+    def _end(self) -> None:
+        self._ended = True
+        self._body_ended.set()
+
+    async def gone(self) -> None:
+        """Return when the client has gone away; see `sidecar.http.messages.Exchange`."""
+        await self._body_ended.wait()
+        while (await self._asgi_receive())["type"] != "http.disconnect":
+            pass
 
     async def _receive_to_keep(self) -> bytes:
         piece = await self.receive()
@@ -85,20 +105,36 @@ class _Exchange:
         """Send the response, then take what is left of the body off the connection."""
         headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in response.headers.items()]
         # RFC 9110 section 8.6: these have no content, so no length.
-        if response.status >= 200 and response.status not in (204, 304):
+        if response.status >= 200 and response.status not in _WITHOUT_BODY:
             headers.append((b"content-length", b"%d" % len(response.body)))
+        await self.start(response.status, headers)
+        if self._ended:
+            await self._finish(response.body if self._has_body else b"")
+        else:
+            await self.send(response.body)
+            await self.finish()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of a response; see `sidecar.http.messages.Exchange`."""
+        self._has_body = self.request.method != "HEAD" and status not in _WITHOUT_BODY
         if self._http1 and not self._ended and not _is_short(self.request):
-            headers.append((b"connection", b"close"))
-        await self._start(
-            {"type": "http.response.start", "status": response.status, "headers": headers}
-        )
-        body = b"" if self.request.method == "HEAD" else response.body
+            headers = [*headers, (b"connection", b"close")]
+        await self._start({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, piece: bytes) -> None:
+        """Send a piece of the body of a response."""
+        if self._has_body:
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def finish(self) -> None:
+        """Send the end of a response, then take what is left of the body off the connection."""
         if not self._ended:
             # The client has the whole response now, and may stop sending.
-            await self._send({"type": "http.response.body", "body": body, "more_body": True})
-            body = b""
             await self._drain()
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self._finish(b"")
+
+    async def _finish(self, last: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _start(self, message: Message) -> None:
         # Counted before it is sent, so that who has the answer finds it counted.
@@ -169,6 +205,12 @@ class Application:
     ) -> None:
         self._router = Router([route for route in routes if route.direct])
         self._paths = {route.path for route in routes}
+        # What a path begins with → its route, and what answers it.
+        self._streams: dict[str, tuple[str, StreamHandler]] = {
+            route.path.partition("{")[0]: (route.path, route.stream)
+            for route in routes
+            if route.stream is not None
+        }
         self._pressure = pressure
         self._fallback = fallback
 
@@ -183,10 +225,14 @@ class Application:
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send, held: Held) -> None:
         started = time.perf_counter()
-        route = scope["path"] if scope["path"] in self._paths else "other"
+        path = scope["path"]
+        route, stream = path if path in self._paths else "other", None
+        for prefix, (template, handler) in self._streams.items():
+            if path.startswith(prefix):
+                route, stream = template, handler
         exchange = _Exchange(scope, receive, send, route, held)
         try:
-            response = await self._answer(exchange, scope)
+            response = await self._answer(exchange, scope, stream)
             if response is not None:
                 await exchange.respond(response)
         except Disconnected:
@@ -196,18 +242,23 @@ class Application:
             return
         metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - started)
 
-    async def _answer(self, exchange: _Exchange, scope: Scope) -> Response | None:
-        """Return the response, or None when the fallback has sent it."""
+    async def _answer(
+        self, exchange: _Exchange, scope: Scope, stream: StreamHandler | None
+    ) -> Response | None:
+        """Return the response, or None when it has been sent as far as it ever will."""
         try:
+            if stream is not None:
+                await stream(exchange)
+                return None
             if self._fallback is not None and exchange.request.path not in self._router:
                 body = await _read_small(exchange.request)
                 await exchange.pass_on(self._fallback, scope, body)
                 return None
             return await self._router(exchange.request)
         except HTTPError as error:
-            return problem(error)
+            return None if exchange.answered else problem(error)
         except Overloaded as error:
-            return problem(overloaded(error))
+            return None if exchange.answered else problem(overloaded(error))
         except Disconnected:
             raise
         except Exception as error:

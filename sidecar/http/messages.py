@@ -2,13 +2,20 @@
 
 A handler is ``async (Request) -> Response``. It knows no server, so a route can move from one
 server to another without being rewritten. A handler refuses a request by raising `HTTPError`.
+
+A handler that streams is ``async (Exchange) -> None``: it takes the request's body and gives the
+response's piece by piece, and so holds what it needs open until the response is complete.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
 from sidecar.pressure import Held, Overloaded
+
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Request(msgspec.Struct):
@@ -22,6 +29,9 @@ class Request(msgspec.Struct):
         receive: the next piece of the body, ``b""`` at its end; raises `Disconnected` when the
             client goes away first, `Overloaded` when there is no room for the piece.
         held: what its body takes of the memory that there is for bodies.
+        raw_path: as it was sent, percent-encoded.
+        raw_headers: every header line in its order, names in lower case.
+        client: the address it came from.
     """
 
     method: str
@@ -30,6 +40,9 @@ class Request(msgspec.Struct):
     headers: Mapping[str, str]
     receive: Callable[[], Awaitable[bytes]]
     held: Held = msgspec.field(default_factory=Held)
+    raw_path: bytes = b""
+    raw_headers: Headers = ()
+    client: str = ""
 
 
 class Response(msgspec.Struct):
@@ -41,6 +54,39 @@ class Response(msgspec.Struct):
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Exchange(Protocol):
+    """A request and its response under way.
+
+    One task at a time may be in `receive`, one in `send`, and one in `gone`.
+    """
+
+    @property
+    def request(self) -> Request:
+        """The request; `Request.receive` counts what it returns as held, `receive` does not."""
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the request's body, ``b""`` at its end.
+
+        Raises:
+            Disconnected: the client went away.
+        """
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the response; without a ``Content-Length`` its body is chunked."""
+
+    async def send(self, piece: bytes) -> None:
+        """Send a piece of the body at once; nothing when the response has none, as to ``HEAD``."""
+
+    async def finish(self) -> None:
+        """Say that the response is complete. A response that is not ends with its connection."""
+
+    async def gone(self) -> None:
+        """Return when the client has gone away; waits for the end of the request's body first."""
+
+
+StreamHandler = Callable[[Exchange], Awaitable[None]]
 
 
 class Disconnected(Exception):  # noqa: N818 (the name says what happened, as in asyncio and trio)
@@ -90,6 +136,7 @@ _TITLES = {
     502: "Bad Gateway",
     503: "Service Unavailable",
     504: "Gateway Timeout",
+    508: "Loop Detected",
 }
 
 

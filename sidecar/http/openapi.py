@@ -70,8 +70,14 @@ def _operation(route: Route, schemas: dict[str, Any], components: dict[str, Any]
         "summary": route.summary,
         "tags": [route.tag],
     }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
     if route.query is not None:
-        operation["parameters"] = _parameters(schemas[_key(route.query)], components)
+        parameters += _parameters(schemas[_key(route.query)], components)
+    if parameters:
+        operation["parameters"] = parameters
     if route.request is not None:
         operation["requestBody"] = {"required": True, **_body(route.request, schemas)}
     operation["responses"] = {

@@ -78,7 +78,7 @@ def create_app(routes: list[Route], document: dict[str, Any]) -> ASGIApp:
     # A path is what the table says; nothing is redirected to a cleaner one.
     app.url_map.merge_slashes = False
     for route in routes:
-        if not route.direct:
+        if route.handler is not None and not route.direct:
             _add(app, route.method, route.path, _view(route.handler))
     encoded = msgspec.json.encode(document)
     _add(app, "GET", "/openapi.json", _constant(encoded, {"content-type": "application/json"}))

@@ -5,7 +5,14 @@ from typing import Any
 
 import msgspec
 
-from sidecar.http.messages import Handler, HTTPError, Problem, Request, Response
+from sidecar.http.messages import (
+    Handler,
+    HTTPError,
+    Problem,
+    Request,
+    Response,
+    StreamHandler,
+)
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -28,8 +35,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         method: upper case. A ``GET`` route answers ``HEAD`` too.
-        path: literal.
-        handler: what answers it.
+        path: literal, or with ``{names}`` where a streaming handler answers all that begins as it
+            does, by any method.
+        handler: what answers it, or None.
+        stream: what answers it piece by piece, or None.
         summary: one line for the documentation.
         tag: the group it stands in there.
         query: a Struct whose fields are the query parameters (text), or None.
@@ -40,7 +49,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     method: str
     path: str
-    handler: Handler
+    handler: Handler | None = None
+    stream: StreamHandler | None = None
     summary: str
     tag: str
     query: type[msgspec.Struct] | None = None
@@ -65,6 +75,8 @@ class Router:
     def __init__(self, routes: list[Route]) -> None:
         self._handlers: dict[str, dict[str, Handler]] = {}
         for route in routes:
+            if route.handler is None:
+                continue
             methods = self._handlers.setdefault(route.path, {})
             methods[route.method] = route.handler
             if route.method == "GET":

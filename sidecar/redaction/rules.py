@@ -5,11 +5,13 @@ is wrong in it raises `RulesError`, which names file, line and reason; a folder 
 not at all.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from sidecar.proxy.route import ProxyRoute
 from sidecar.redaction.faults import RulesError, explained, short
 from sidecar.redaction.rule_files import Lines, parse, rule_files
 
@@ -35,7 +37,6 @@ _Digits = Annotated[int, msgspec.Meta(ge=8, le=64, description="a whole number f
 _Keyword = Annotated[
     str, msgspec.Meta(pattern=r"\w", description="text with a letter or a digit in it")
 ]
-_NoRoutes = Annotated[list[None], msgspec.Meta(max_length=0, description="an empty list")]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -168,7 +169,7 @@ class RulesFile(_Strict, frozen=True, kw_only=True):
     version: Literal[1]
     rules: list[Rule] = []
     keys: Keys = Keys()
-    routes: _NoRoutes = []
+    routes: list[ProxyRoute] = []
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -178,11 +179,13 @@ class Rules(msgspec.Struct, frozen=True):
         rules: in file order, then in the order of each file.
         keys: what its files say together.
         places: rule id → ``file:line``, for messages.
+        routes: of the proxy, in the same order.
     """
 
     rules: list[Rule]
     keys: Keys
     places: dict[str, str]
+    routes: list[ProxyRoute] = []
 
 
 def load_rules(folder: Path) -> Rules:
@@ -199,7 +202,7 @@ def load_rules(folder: Path) -> Rules:
 
 def read_rules(folder: Path) -> tuple[Rules, list[RulesError]]:
     """Read a rules folder as far as it can be read; return that, and all that is wrong with it."""
-    loaded, faults = Rules([], Keys(allow=[], ignore=[]), {}), list[RulesError]()
+    loaded, faults = Rules([], Keys(allow=[], ignore=[]), {}, []), list[RulesError]()
     try:
         for path in rule_files(folder):
             _read(path, loaded, faults)
@@ -219,29 +222,41 @@ def _read(path: Path, loaded: Rules, faults: list[RulesError]) -> None:
     except RulesError as error:
         faults.append(error)
         return
-    # One by one, so that a fault of one rule hides none of the next.
-    rules = value.get("rules") if isinstance(value, dict) else None
-    items = rules if isinstance(rules, list) else []
-    for index, item in enumerate(items):
-        place = f"{path.name}:{lines.of(('rules', index))}"
-        try:
-            rule = _convert(path, lines, item, Rule, ("rules", index))
-        except RulesError as error:
-            faults.append(error)
-            continue
-        if rule.id in loaded.places:
-            taken = loaded.places[rule.id]
+    # One by one, so that a fault of one hides none of the next.
+    for place, rule in _each(path, lines, value, "rules", Rule, faults):
+        if taken := loaded.places.get(rule.id):
             faults.append(RulesError(f"{place}: rule id '{rule.id}' is taken already at {taken}"))
             continue
         loaded.places[rule.id] = place
         loaded.rules.append(rule)
+    for place, route in _each(path, lines, value, "routes", ProxyRoute, faults):
+        if any(route.name == other.name for other in loaded.routes):
+            faults.append(RulesError(f"{place}: there is a route '{route.name}' already"))
+            continue
+        loaded.routes.append(route)
     try:
-        rest = {**value, "rules": []} if isinstance(rules, list) else value
-        keys = _convert(path, lines, rest, RulesFile, ()).keys
+        lists = ("rules", "routes") if isinstance(value, dict) else ()
+        rest: dict[str, Any] = {name: [] for name in lists if isinstance(value.get(name), list)}
+        keys = _convert(path, lines, {**value, **rest} if rest else value, RulesFile, ()).keys
         loaded.keys.allow.extend(keys.allow)
         loaded.keys.ignore.extend(keys.ignore)
     except RulesError as error:
         faults.append(error)
+
+
+def _each(
+    path: Path, lines: Lines, value: Any, name: str, kind: type[T], faults: list[RulesError]
+) -> Iterator[tuple[str, T]]:
+    """Yield what a list in a file holds, each with its place; note those that are faulty."""
+    items = value.get(name) if isinstance(value, dict) else None
+    for index, item in enumerate(items if isinstance(items, list) else []):
+        try:
+            yield (
+                f"{path.name}:{lines.of((name, index))}",
+                _convert(path, lines, item, kind, (name, index)),
+            )
+        except RulesError as error:
+            faults.append(error)
 
 
 def _convert(path: Path, lines: Lines, value: Any, kind: type[T], at: tuple[str | int, ...]) -> T:
@@ -251,6 +266,7 @@ def _convert(path: Path, lines: Lines, value: Any, kind: type[T], at: tuple[str 
     except msgspec.ValidationError as error:
         steps, reason = explained(str(error), kind)
         line = lines.of((*at, *steps))
-        name = value.get("id") if at and isinstance(value, dict) else None
-        named = f"rule '{short(name)}': " if isinstance(name, str) else ""
+        what, key = ("rule", "id") if kind is Rule else ("route", "name")
+        name = value.get(key) if at and isinstance(value, dict) else None
+        named = f"{what} '{short(name)}': " if isinstance(name, str) else ""
         raise RulesError(f"{path.name}:{line}: {named}{reason}") from None
