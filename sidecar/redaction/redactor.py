@@ -114,6 +114,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
     ignored: bool
     allowed: bool
+    exempt: bool
     key_rules: tuple[KeyRule, ...]
     skipped: frozenset[int]
     near: dict[int, Near]
@@ -166,6 +167,7 @@ class Redactor:
         self._auditor = auditor
         self.restricted = bool(keys.allow)
         self._allow = KeyMatcher(keys.allow)
+        self._exempt = KeyMatcher([])
         self._ignore = KeyMatcher(keys.ignore)
         self._written = re2.compile(written, options())
         self._key_rules = [
@@ -174,8 +176,26 @@ class Redactor:
         self._scanner = scanner
         self._integers = [finder for finder in scanner.finders if finder.integers]
         self._level = 0
+        self._met_exempt = False
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
+
+    def exempting(self, globs: list[str]) -> "Redactor":
+        """Return the same rules, which leave alone what stands at some keys and within it.
+
+        What lies within a key is told by its dotted name: the glob ``user`` exempts the field
+        ``name`` of an object ``user``, and an attribute ``user.name``. Names of fields are
+        redacted there as anywhere.
+
+        Args:
+            globs: of keys, as those of rules. An empty list exempts nothing.
+        """
+        exempting = copy(self)
+        exempting._exempt = KeyMatcher(globs)
+        exempting._plans = {}
+        if self._auditor is not None:
+            exempting._auditor = self._auditor.exempting(globs)
+        return exempting
 
     def allows(self, key: str) -> bool:
         """Tell whether the field or attribute of this name stays, with all that is in it."""
@@ -217,9 +237,12 @@ class Redactor:
             UnstableError: the rules do not come to an end on it.
             DropRecordError: a rule says that the whole record goes.
         """
+        plan = self._plan(key)
+        if plan.exempt:
+            self._met_exempt = True
+            return text
         if self._auditor is not None:
             self._auditor.audit(Redactor.string, text, key, report, siblings, pointer)
-        plan = self._plan(key)
         if not text or (plan.ignored and _ID.fullmatch(text)):
             return text
         rule = self._key_rule(plan, siblings, text)
@@ -239,9 +262,12 @@ class Redactor:
         self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""
     ) -> float | str | None:
         """Redact one number or boolean: the same, a string in its place, or None when it goes."""
+        plan = self._plan(key)
+        if plan.exempt:
+            self._met_exempt = True
+            return value
         if self._auditor is not None:
             self._auditor.audit(Redactor.number, value, key, report, siblings, pointer)
-        plan = self._plan(key)
         # 2**53: from there on, not every number with a fraction of .0 is a whole one.
         whole = isinstance(value, float) and abs(value) < 2**53 and value.is_integer()
         text = str(int(value) if whole else value)
@@ -282,9 +308,11 @@ class Redactor:
         Returns:
             True: it stays and is looked into; a string: what stands in its place; None: it goes.
         """
+        plan = self._plan(key)
+        if plan.exempt:
+            return True
         if self._auditor is not None:
             self._auditor.audit(Redactor.container, key, report, siblings, pointer)
-        plan = self._plan(key)
         rule = self._key_rule(plan, siblings, "")
         if rule is None or rule.rule.action.sanitize is not None:
             return True
@@ -310,9 +338,12 @@ class Redactor:
         if plan is None:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()  # keys come from outside; most processes know a few hundred
+            within = accumulate(key.split("."), "{}.{}".format)
+            exempt = bool(key) and any(map(self._exempt, within))
             plan = self._plans[key] = _Plan(
                 bool(key) and self._ignore(key),
-                not self.restricted or self._allow(key),
+                exempt or not self.restricted or self._allow(key),
+                exempt,
                 tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
                 frozenset(f.order for f in self._scanner.finders if key and f.not_at(key)),
                 self._near(key),
@@ -356,7 +387,8 @@ class Redactor:
     def _json(self, text: str, where: "_Where") -> str:
         """Redact what may be JSON in a string; then what comes out is JSON again."""
         noted = Report(detailed=where.report.detailed)
-        changes = json_edits(text, where.key, self._inner(), noted)
+        inner = self._inner()
+        changes = json_edits(text, where.key, inner, noted)
         if changes is None:
             return self._text(text, where)
         where.report.at(noted, where.pointer)
@@ -364,6 +396,10 @@ class Redactor:
             edits = [_Edit(*change) for change in changes]
             where.trail = [edits]
             text = _apply(text, edits)
+        if inner._met_exempt:
+            # As text, it would be looked at without its keys.
+            self._met_exempt = True
+            return text
         # For what only the text around a value tells.
         redacted = self._text(text, where)
         return redacted if redacted is text else quote_bare(redacted, self._written)
@@ -372,6 +408,7 @@ class Redactor:
         """Return this for what stands within a string, of which the auditor knows already."""
         inner = copy(self)
         inner._auditor = None
+        inner._met_exempt = False
         inner._level += 1
         return inner
 
