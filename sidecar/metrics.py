@@ -1,7 +1,7 @@
 """Every Prometheus metric of the process, in one registry.
 
 Names carry the prefix ``telemetry_cache_``; units are base units; no label is unbounded and none
-carries a value that came in with a request.
+carries a value that came in with a request, but for names of models that an upstream knows.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -28,7 +28,7 @@ def _gauge(name: str, documentation: str, *labels: str) -> Gauge:
 # Kept for existing dashboards.
 TTFB = Histogram(
     "ttfb_seconds",
-    "Time to first byte of model calls, from latency_ms of events.",
+    "Time to first byte of model calls, from latency_ms of events and from the proxy.",
     namespace=_NAMESPACE,
     registry=REGISTRY,
     buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
@@ -105,6 +105,49 @@ MEMORY_LIMIT = _gauge(
     "memory_limit_bytes", "Resident memory above which nothing is taken in; 0: no limit."
 )
 
+# Calls of models through the proxy.
+_MODEL_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+MODEL_CALLS = _counter(
+    "model_calls_total",
+    "Model calls by HTTP status; cached: answered without the upstream; none: without an answer.",
+    "route",
+    "model",
+    "status",
+)
+MODEL_ERRORS = _counter(
+    "model_errors_total", "Model calls that failed, also within a stream.", "route", "model", "kind"
+)
+MODEL_TTFB = Histogram(
+    "model_ttfb_seconds",
+    "Time from the call of the upstream to the first byte of an answer's body.",
+    ("route", "model"),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=_MODEL_SECONDS,
+)
+MODEL_FIRST_TOKEN = Histogram(
+    "model_first_token_seconds",
+    "Time from the call of the upstream to the first content of a streamed answer.",
+    ("route", "model"),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=_MODEL_SECONDS,
+)
+MODEL_SPEED = Histogram(
+    "model_tokens_per_second",
+    "Speed at which an answer's tokens came after the first ones.",
+    ("route", "model"),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=(1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 150.0, 200.0, 400.0, 1000.0),
+)
+MODEL_TOKENS = _counter("model_tokens_total", "Tokens of model calls.", "route", "model", "kind")
+MODEL_UNREAD = _counter(
+    "model_unread_events_total",
+    "Events of answers that are too large to be read, or of an unknown shape.",
+    "route",
+)
+
 # The process.
 BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
 RULES = _gauge("rules", "Redaction rules in force.")
@@ -123,6 +166,17 @@ RULES_LAST_RELOAD_TIMESTAMP = _gauge(
 )
 REDIS_CONNECTED = _gauge("redis_connected", "1 while Redis answers, else 0.")
 REDIS_ERRORS = _counter("redis_errors_total", "Calls of Redis that failed.", "kind")
+REDIS_BREAKER_OPEN = _gauge(
+    "redis_breaker_open", "1 while Redis is connected but not asked, because it is slow, else 0."
+)
+REDIS_INVALIDATIONS = _counter(
+    "redis_invalidations_total", "Changes of keys that Redis has told of."
+)
+CACHE_TIER_HITS = _counter(
+    "cache_tier_hits_total", "Cache look-ups that found a value, by who had it.", "tier"
+)
+for _tier in ("memory", "redis"):
+    CACHE_TIER_HITS.labels(_tier)
 CACHE_ENTRIES = _gauge("cache_memory_entries", "Entries of the in-memory cache.")
 CACHE_BYTES = _gauge("cache_memory_bytes", "Bytes of keys and values in the in-memory cache.")
 HTTP_REQUESTS = _counter(

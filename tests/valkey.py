@@ -1,7 +1,8 @@
 """Real Valkey servers for tests.
 
 Each has a free port and keeps it, so that it can be killed, stopped and started again under a
-client. The server in the wheel is built without TLS; `serve_tls` puts TLS in front of it.
+client. The server in the wheel is built without TLS; `serve_tls` puts TLS in front of it, `Relay`
+a network that is slow, holds back what is sent, or fails.
 """
 
 import os
@@ -96,6 +97,102 @@ async def run_valkey(password: str = "", *, cluster: bool = False) -> AsyncItera
     finally:
         with trio.CancelScope(shield=True):
             await server.kill()
+
+
+class Relay:
+    """A network in front of a server.
+
+    Args:
+        target_port: of the server.
+
+    Attributes:
+        port: where it listens.
+        delay: seconds that everything takes in each direction.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        self.port = _free_port()
+        self.delay = 0.0
+        self._target_port = target_port
+        self._flows = trio.Event()
+        self._flows.set()
+        self._connections: set[trio.CancelScope] = set()
+        self._listening = trio.CancelScope()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def hold(self) -> None:
+        """Hold back what the server sends until `release`."""
+        self._flows = trio.Event()
+
+    def release(self) -> None:
+        """Let what the server sends through, all at once."""
+        self._flows.set()
+
+    def cut(self) -> None:
+        """Close every connection."""
+        for scope in self._connections:
+            scope.cancel()
+
+    def refuse(self) -> None:
+        """Close every connection and listen no more."""
+        self._listening.cancel()
+        self.cut()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until it is cancelled, or refuses."""
+        self._listening = trio.CancelScope()
+        async with trio.open_nursery() as connections:
+            with self._listening:
+                await trio.serve_tcp(
+                    self._relay,
+                    self.port,
+                    host="127.0.0.1",
+                    handler_nursery=connections,
+                    task_status=task_status,  # type: ignore[arg-type]
+                )
+
+    async def _relay(self, client: trio.SocketStream) -> None:
+        with trio.CancelScope() as scope:
+            self._connections.add(scope)
+            try:
+                server = await trio.open_tcp_stream("127.0.0.1", self._target_port)
+                async with client, server, trio.open_nursery() as pumps:
+                    pumps.start_soon(self._pump, client, server, False, scope)
+                    pumps.start_soon(self._pump, server, client, True, scope)
+            except OSError:
+                await client.aclose()
+            finally:
+                self._connections.discard(scope)
+
+    async def _pump(
+        self, source: trio.abc.Stream, sink: trio.abc.Stream, held: bool, scope: trio.CancelScope
+    ) -> None:
+        pieces, taken = trio.open_memory_channel[tuple[float, bytes]](10_000)
+
+        async def deliver() -> None:
+            async for due, data in taken:
+                await trio.sleep_until(due)
+                if held:
+                    await self._flows.wait()
+                    while True:
+                        try:
+                            data += taken.receive_nowait()[1]
+                        except (trio.WouldBlock, trio.EndOfChannel):
+                            break
+                await sink.send_all(data)
+
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(deliver)
+                async with pieces:
+                    while data := await source.receive_some(65536):
+                        await pieces.send((trio.current_time() + self.delay, bytes(data)))
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
 
 
 async def serve_tls(nursery: trio.Nursery, target_port: int, authority: trustme.CA) -> int:

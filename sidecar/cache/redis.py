@@ -1,62 +1,40 @@
-"""The cache that all pods share: Redis, which may be away at any time.
+"""The cache that all pods share: values by key in Redis, and who is told of changes.
 
-A supervisor, `RedisCache.run`, owns the connection: it connects, probes, and connects again. A call
-never waits for a connection. It is answered within `CALL_SECONDS` or raises `UnavailableError`, and
-the first call that finds Redis silent or broken ends the connection, so that those after it do not
-wait at all until the supervisor is back.
-
-Stored form: the key is `KEY_PREFIX` + key; the value is one byte, `FORMAT`, followed by JSON; every
-key has an expiry in milliseconds.
+Stored form: see `values`; every key has an expiry in milliseconds. How Redis is reached, and what
+happens while it is not: see `link`.
 """
 
 import math
-import random
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-import msgspec
-import structlog
 import trio
-from coredis.client import Client
-from coredis.exceptions import ResponseError
 
 from sidecar import metrics
+from sidecar.cache.link import CALL_SECONDS, Link, RefusedError, UnavailableError
 from sidecar.cache.memory import Found
-from sidecar.cache.redis_url import open_client, parse_url
+from sidecar.cache.redis_url import parse_url
+from sidecar.cache.values import KEY_PREFIX, Codec
 
-KEY_PREFIX = "telemetry-cache:"
-FORMAT = b"\x01"
+__all__ = ["Copies", "RedisCache", "RefusedError", "UnavailableError"]
 
-# A key that nobody sets. Reading it shows what PING does not: whether this account may read here.
-# And PING, but no read, is refused while Redis cannot save to its disk.
-_PROBE = KEY_PREFIX.encode()
-
-# An API call makes one call to Redis at most and has 50 ms in all.
-CALL_SECONDS = 0.025
-# Together the worst case between "Redis is back" and "Redis is used": under 4 s.
-CONNECT_SECONDS = 2.0
-PROBE_SECONDS = 1.0
-
-# A call's time is counted in so many steps. When the process itself stands still (throttled, or
-# busy with a large request), that costs one step, not Redis.
-_STEPS = 5
-
-_log = structlog.get_logger(__name__)
+# A write ends what Redis remembers of the key; reading it in the same step, so that nobody can
+# write in between, has later changes told.
+_SET = """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('PTTL', KEYS[1])
+"""
 
 
-class UnavailableError(Exception):
-    """Redis is not connected, or was lost in this call; whether it did the work is unknown."""
+class Copies(Protocol):
+    """Who keeps copies of what Redis holds, by local name."""
 
+    def changed(self, name: str | None) -> None:
+        """Take in that the value of one name is another one now, or, with None, of all."""
 
-class RefusedError(Exception):
-    """Redis answered with an error: out of memory, read-only, no permission."""
-
-
-class _Session(msgspec.Struct, frozen=True):
-    """One connection; cancelling the scope closes it."""
-
-    client: Client[bytes]
-    scope: trio.CancelScope
+    def renewed(self) -> None:
+        """Take in that changes may have been missed, and will be told from now on."""
 
 
 class RedisCache:
@@ -65,83 +43,48 @@ class RedisCache:
     Args:
         url: see `sidecar.cache.redis_url.parse_url`.
         call_seconds: the longest a call may take.
+        codec: makes the stored form.
+
+    Attributes:
+        codec: the same.
+        copies: is told of changes.
 
     Raises:
         RedisURLError: the URL cannot be used.
     """
 
-    def __init__(self, url: str, call_seconds: float = CALL_SECONDS) -> None:
-        self._server = parse_url(url)
-        self._call_seconds = call_seconds
-        self._session: _Session | None = None
-        self._reported: set[str] = set()
+    def __init__(
+        self, url: str, call_seconds: float = CALL_SECONDS, codec: Codec | None = None
+    ) -> None:
+        self.codec = codec or Codec()
+        self.copies: Copies | None = None
+        self._watched: dict[bytes, trio.Event] = {}
+        self._link = Link(
+            parse_url(url),
+            call_seconds,
+            changed=self._changed,
+            renewed=self._renewed,
+            lost=self._lost,
+        )
 
     @property
     def connected(self) -> bool:
         """Tell whether calls go to Redis now."""
-        return self._session is not None
+        return self._link.connected
+
+    @property
+    def copies_hold(self) -> bool:
+        """Tell whether copies may be used now, see `link`."""
+        return self._link.copies_hold
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, and connect again whenever the connection is lost, until cancelled.
+        """Keep Redis connected until cancelled, see `Link.run`."""
+        await self._link.run(task_status)
 
-        Has started at once, whether Redis can be reached or not.
-        """
-        metrics.REDIS_CONNECTED.set(0)
-        task_status.started()
-        try:
-            while True:
-                await self._attend()
-                # Thousands of pods lose one Redis at the same moment; they do not come back at one.
-                await trio.sleep(PROBE_SECONDS * random.uniform(0.5, 1.5))
-        finally:
-            self._session = None
-            metrics.REDIS_CONNECTED.set(0)
-
-    async def _attend(self) -> None:
-        """Open one connection and watch it until it is lost."""
-        session = None
-        reason = "TimeoutError"
-        scope = trio.CancelScope(deadline=trio.current_time() + CONNECT_SECONDS)
-        try:
-            # The client goes with its connection, because a cancelled attempt to connect costs
-            # coredis' pool a place for good.
-            with scope:
-                async with open_client(self._server) as client:
-                    await client.get(_PROBE)
-                    scope.deadline = math.inf
-                    session = _Session(client, scope)
-                    self._begin(session)
-                    await self._probe(session)
-        except UnavailableError:
-            pass
-        # Whatever goes wrong inside the library ends this connection, not the process.
-        except Exception as error:
-            reason = _root_cause(error)
-        if session is not None:
-            self._end(session, reason)
-        elif reason not in self._reported:
-            _log.warning("redis_unreachable", reason=reason)
-            self._reported.add(reason)
-
-    async def _probe(self, session: _Session) -> None:
-        while True:
-            await trio.sleep(PROBE_SECONDS)
-            await self._ask(session, session.client.get(_PROBE))
-
-    def _begin(self, session: _Session) -> None:
-        self._session = session
-        self._reported.clear()
-        metrics.REDIS_CONNECTED.set(1)
-        _log.info("redis_connected")
-
-    def _end(self, session: _Session, reason: str) -> None:
-        """Close the connection, unless another call has done so before."""
-        if session is self._session:
-            self._session = None
-            session.scope.cancel()
-            metrics.REDIS_CONNECTED.set(0)
-            _log.warning("redis_lost", reason=reason)
-            self._reported.add(reason)
+    def local_name(self, key: str) -> str:
+        """Return the name by which `Copies` are told of a key."""
+        name = self.codec.stored_name(key)[len(KEY_PREFIX) :].decode()
+        return key if name == key else name
 
     async def get(self, key: str) -> Found | None:
         """Return what is under the key.
@@ -149,24 +92,25 @@ class RedisCache:
         Raises:
             UnavailableError, RefusedError: see there.
         """
-        session, name = self._connection(), _name(key)
-        client = session.client
-        value, milliseconds = await self._ask(session, client.get(name), client.pttl(name))
+        name = self.codec.stored_name(key)
+        stored, milliseconds = await self._link.ask(
+            lambda client: client.get(name), lambda client: client.pttl(name)
+        )
         # Only this program writes here, and always with an expiry; -1 says there is none, -2 that
         # the key has gone between the two commands.
-        if value is None or not value.startswith(FORMAT) or milliseconds <= 0:
+        if stored is None or milliseconds <= 0:
             return None
-        return Found(value[len(FORMAT) :], milliseconds / 1000)
+        value = self.codec.decode(key, stored)
+        return None if value is None else Found(value, milliseconds / 1000)
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep the value for ``ttl`` seconds (more than 0).
+        """Keep the value for ``ttl`` seconds (more than 0); its writer is told of later changes.
 
         Raises:
             UnavailableError, RefusedError: see there.
         """
-        session, name = self._connection(), _name(key)
-        milliseconds = math.ceil(ttl * 1000)
-        await self._ask(session, session.client.set(name, FORMAT + value, px=milliseconds))
+        stored = self.codec.encode(key, value)
+        await self.eval(_SET, self.codec.stored_name(key), stored, math.ceil(ttl * 1000))
 
     async def delete(self, key: str) -> None:
         """Forget the key; it need not be there.
@@ -174,73 +118,56 @@ class RedisCache:
         Raises:
             UnavailableError, RefusedError: see there.
         """
-        session, name = self._connection(), _name(key)
+        name = self.codec.stored_name(key)
         # UNLINK frees a large value outside the server's main thread.
-        await self._ask(session, session.client.unlink([name]))
+        await self._link.ask(lambda client: client.unlink([name]))
 
-    def _connection(self) -> _Session:
-        if self._session is None:
-            raise UnavailableError
-        return self._session
+    async def eval(self, script: str, name: bytes, *args: bytes | int) -> Any:
+        """Return what a Lua script returns that uses one key.
 
-    async def _ask(self, session: _Session, *calls: Awaitable[Any]) -> list[Any]:
-        """Return the answers to all calls, which run at the same time."""
+        Raises:
+            UnavailableError, RefusedError: see there.
+        """
+        size = sum(len(arg) for arg in args if isinstance(arg, bytes))
+        (answer,) = await self._link.ask(
+            lambda client: client.eval(script, keys=[name], args=list(args)), sent_bytes=size
+        )
+        return answer
+
+    @contextmanager
+    def watch(self, name: bytes) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Yield what waits until a key has changed since it was last read; one watcher a key.
+
+        It also ends when Redis is no longer asked.
+        """
+
+        async def changed() -> None:
+            await self._watched[name].wait()
+            self._watched[name] = trio.Event()
+
+        self._watched[name] = trio.Event()
         try:
-            return await _answers(calls, self._call_seconds)
-        except trio.TooSlowError:
-            kind, reason = "timeout", "TimeoutError"
-        except ResponseError as error:
-            metrics.REDIS_ERRORS.labels("refused").inc()
-            raise RefusedError(_root_cause(error)) from None
-        # Also what the library raises when its pool is closed under a call.
-        except Exception as error:
-            kind, reason = "connection", _root_cause(error)
-        metrics.REDIS_ERRORS.labels(kind).inc()
-        self._end(session, reason)
-        raise UnavailableError
+            yield changed
+        finally:
+            del self._watched[name]
+
+    def _changed(self, name: bytes | None) -> None:
+        """Pass on that a key has changed."""
+        metrics.REDIS_INVALIDATIONS.inc()
+        if name is not None and name in self._watched:
+            self._watched[name].set()
+        elif self.copies is not None:
+            self.copies.changed(None if name is None else _local(name))
+
+    def _renewed(self) -> None:
+        if self.copies is not None:
+            self.copies.renewed()
+
+    def _lost(self) -> None:
+        for changed in self._watched.values():
+            changed.set()
 
 
-def _name(key: str) -> bytes:
-    # Encoded here, because coredis would do it in the task that writes for all calls.
-    return (KEY_PREFIX + key).encode()
-
-
-async def _answers(calls: tuple[Awaitable[Any], ...], seconds: float) -> list[Any]:
-    """Run all calls at once and return their answers; raise the first error of one.
-
-    Raises:
-        trio.TooSlowError: not all have answered after ``seconds``, see `_STEPS`.
-    """
-    answers: dict[int, Any] = {}
-    errors: list[Exception] = []
-
-    async def run(index: int, call: Awaitable[Any]) -> None:
-        try:
-            answers[index] = await call
-        except Exception as error:
-            errors.append(error)
-        if errors or len(answers) == len(calls):
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for index, call in enumerate(calls):
-            nursery.start_soon(run, index, call)
-        for _ in range(_STEPS):
-            await trio.sleep(seconds / _STEPS)
-        nursery.cancel_scope.cancel()
-    if errors:
-        raise errors[0]
-    if len(answers) < len(calls):
-        raise trio.TooSlowError
-    return [answers[index] for index in range(len(calls))]
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the name of the exception at the bottom; messages may quote what was sent."""
-    while True:
-        if isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        elif error.__cause__ is not None:
-            error = error.__cause__
-        else:
-            return type(error).__name__
+def _local(name: bytes) -> str:
+    # Names that are no text are not those of values, see `locks`.
+    return name[len(KEY_PREFIX) :].decode(errors="replace")

@@ -1,24 +1,15 @@
-"""Where Redis is, as a URL, and a coredis client for it.
+"""Where Redis is, as a URL.
 
 The URL is read here and not by coredis, which by default leaves passwords percent-encoded, does not
 check that a certificate is for the host, and lets the query override the arguments of the caller.
 """
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import coredis
 import msgspec
-from coredis.client import Client
-from coredis.connection import TCPLocation
-from coredis.retry import NoRetryPolicy
-
-# For one attempt to connect to one node, and for each answer of the handshake.
-_NODE_SECONDS = 1.0
 
 _Kind = Literal["single", "sentinel", "cluster"]
 _SCHEMES: dict[str, _Kind] = {
@@ -172,53 +163,3 @@ def _tls(query: dict[str, str]) -> ssl.SSLContext:
     if requirement == "none":
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-@asynccontextmanager
-async def open_client(server: Server) -> AsyncIterator[Client[bytes]]:
-    """Yield a client; everything it opens is closed at the end of the block.
-
-    It holds one connection to a single server, one more to a sentinel, and one to each node of a
-    cluster, and sends the commands of all tasks over it without waiting for answers in between.
-    It never repeats a command by itself.
-    """
-    common: dict[str, Any] = {
-        "connect_timeout": _NODE_SECONDS,
-        "stream_timeout": _NODE_SECONDS,
-        "max_connections": 1,
-        "ssl_context": server.tls,
-    }
-    account = {**common, "username": server.username, "password": server.password}
-    if server.kind == "single":
-        ((host, port),) = server.nodes
-        single: coredis.Redis[bytes] = coredis.Redis(
-            host, port, server.db, retry_policy=NoRetryPolicy(), verify_version=False, **account
-        )
-        async with single:
-            yield single
-    elif server.kind == "cluster":
-        cluster: coredis.RedisCluster[bytes] = coredis.RedisCluster(
-            startup_nodes=[TCPLocation(*node) for node in server.nodes],
-            max_connections_per_node=True,
-            # Managed clusters often forbid CONFIG, which that check needs.
-            skip_full_coverage_check=True,
-            retry_policy=NoRetryPolicy(),
-            verify_version=False,
-            **account,
-        )
-        async with cluster:
-            yield cluster
-    else:
-        sentinels: coredis.Sentinel[bytes] = coredis.Sentinel(
-            [TCPLocation(*node) for node in server.nodes],
-            sentinel_kwargs={
-                **common,
-                "username": server.sentinel_username,
-                "password": server.sentinel_password,
-            },
-            retry_policy=NoRetryPolicy(),
-            db=server.db,
-            **account,
-        )
-        async with sentinels, sentinels.primary_for(server.service) as primary:
-            yield primary

@@ -1,32 +1,42 @@
 """The cache as its users see it: this pod's memory, and Redis where there is one.
 
-While Redis is connected it is the truth: it is asked first, and memory is a copy. Whenever it is
-not, or does not answer in the call, memory answers.
+Memory is the first tier. While Redis tells what changes, see `redis`, what memory has of it is the
+same as what Redis has, but for the moment the message takes, and is answered without asking. What
+memory does not have, Redis is asked for. Whenever Redis is not to be had, memory answers alone.
 
 A write goes to memory first and then to Redis. Until it is known to be there, its key is *unsent*:
 memory alone answers for it, and `Cache.run` carries it over as soon as Redis takes it. So no reader
 of this pod, and after the carry-over none of another, gets a value older than the last write. Where
 two pods wrote one key while Redis was away, the one that carries over last wins.
+
+Values are kept for exactly the time that the caller asks for, in both tiers, because callers are
+told when they end. Who writes many values at one time, and need not tell, spreads their ends with
+`spread`, so that they do not all go at the same moment.
 """
 
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import msgspec
 import structlog
 import trio
 
 from sidecar import metrics
+from sidecar.cache.flights import Flight, Flights
 from sidecar.cache.memory import Found, MemoryCache, ValueTooLargeError
 from sidecar.cache.redis import RedisCache, RefusedError, UnavailableError
 from sidecar.cache.redis_url import RedisURLError
+from sidecar.cache.unsent import Unsent
+from sidecar.cache.values import MAX_VALUE_BYTES, CacheKeys, Codec
 from sidecar.settings import SettingsError
 
-MAX_VALUE_BYTES = 2**20
+__all__ = ["MAX_VALUE_BYTES", "Cache", "Flight", "Stats", "spread"]
 
 _TICK_SECONDS = 1.0
 _UNSENT_BYTES = 2 * 2**20
-_UNSENT_OVERHEAD = 200  # of a str and a row in a dict
+_SPREAD = 0.05
 
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +48,11 @@ class Stats(msgspec.Struct, frozen=True):
     total_hits: int
     total_misses: int
     total_requests: int
+
+
+def spread(ttl: float) -> float:
+    """Return a time to live that is up to `_SPREAD` shorter, by chance."""
+    return ttl * random.uniform(1 - _SPREAD, 1)
 
 
 class Cache:
@@ -61,9 +76,16 @@ class Cache:
     ) -> None:
         self._memory = MemoryCache(max_bytes, clock)
         self._redis = redis
-        self._unsent = _Unsent(max_unsent_bytes)
+        if redis is not None:
+            redis.copies = self
+        self._flights = Flights(redis)
+        self._unsent = Unsent(max_unsent_bytes)
         self._writes = 0
+        # By local name: what is on its way to Redis, and what changed there meanwhile.
         self._sending: set[str] = set()
+        self._overtaken: set[str] = set()
+        # By local name: who reads it from Redis, unless it has changed since.
+        self._reading: dict[str, object] = {}
         self._refused = False
         self._overflowed = False
         self._hits = 0
@@ -73,14 +95,20 @@ class Cache:
         metrics.CACHE_HIT_RATE.set_function(lambda: self.stats().hit_rate)
 
     @classmethod
-    def from_url(cls, redis_url: str, max_bytes: int) -> "Cache":
+    def from_url(cls, redis_url: str, max_bytes: int, key_file: str = "") -> "Cache":
         """Return a cache on top of the Redis at a URL, or without one when the URL is empty.
 
+        Args:
+            redis_url: see `sidecar.cache.redis_url.parse_url`.
+            max_bytes: the bound of the memory.
+            key_file: see `CacheKeys.load`; empty: what is in Redis can be read by who reaches it.
+
         Raises:
-            SettingsError: the URL cannot be used.
+            SettingsError: the URL or the file cannot be used.
         """
+        codec = Codec(CacheKeys.load(key_file) if key_file else None)
         try:
-            return cls(max_bytes, RedisCache(redis_url) if redis_url else None)
+            return cls(max_bytes, RedisCache(redis_url, codec=codec) if redis_url else None)
         except RedisURLError as error:
             raise SettingsError(f"REDIS_URL=(hidden) is not allowed: {error}") from None
 
@@ -102,9 +130,12 @@ class Cache:
         async with trio.open_nursery() as nursery:
             if self._redis is not None:
                 await nursery.start(self._redis.run)
+                nursery.start_soon(self._flights.run)
             task_status.started()
             while True:
                 self._memory.expire()
+                if self._redis is not None:
+                    self._redis.codec.refresh()
                 await self._carry_over()
                 await trio.sleep(_TICK_SECONDS)
 
@@ -127,61 +158,118 @@ class Cache:
         """
         if len(value) > MAX_VALUE_BYTES:
             raise ValueTooLargeError(MAX_VALUE_BYTES)
-        self._memory.set(key, value, ttl)
-        await self._write(key)
+        self._memory.set(self._name(key), value, ttl)
+        await self._write(key, Found(value, ttl))
 
     async def delete(self, key: str) -> None:
         """Forget the key; it need not be there."""
-        self._memory.delete(key)
-        await self._write(key)
+        self._memory.delete(self._name(key))
+        await self._write(key, None)
+
+    def flight(self, key: str, wait_seconds: float) -> AbstractAsyncContextManager[Flight]:
+        """Enter as the one of all pods who fetches the key, or once somebody has fetched it.
+
+        After ``wait_seconds`` the caller enters to fetch for itself. Whoever has entered looks into
+        the cache again, and fetches what is not there: the one before may have stored nothing.
+        """
+        return self._flights.join(key, wait_seconds)
+
+    def try_lead(self, key: str) -> AbstractAsyncContextManager[Flight]:
+        """Enter at once: as the one of all pods who fetches the key, or not, see `Flight`."""
+        return self._flights.try_lead(key)
+
+    def changed(self, name: str | None) -> None:
+        """Forget the copy of what another pod has changed, see `sidecar.cache.redis.Copies`."""
+        if name is None:
+            self.renewed()
+            return
+        self._reading.pop(name, None)
+        if name in self._sending:
+            # Before or after what is on its way? If Redis takes that, the next reader asks it.
+            self._overtaken.add(name)
+        elif name not in self._unsent:
+            self._memory.delete(name)
+
+    def renewed(self) -> None:
+        """Forget all copies; what is unsent stays."""
+        unsent = [(name, found) for name in self._unsent if (found := self._memory.get(name))]
+        self._memory.clear()
+        for name, found in unsent:
+            self._memory.set(name, found.value, found.ttl)
+        self._reading.clear()
+        self._overtaken |= self._sending
+
+    def _name(self, key: str) -> str:
+        return key if self._redis is None else self._redis.local_name(key)
 
     async def _find(self, key: str) -> Found | None:
-        if self._redis is None or key in self._unsent:
-            return self._memory.get(key)
-        writes = self._writes
+        name = self._name(key)
+        if self._redis is None or name in self._unsent or self._redis.copies_hold:
+            found = self._memory.get(name)
+            if found is not None:
+                metrics.CACHE_TIER_HITS.labels("memory").inc()
+                return found
+        if self._redis is None or name in self._unsent or not self._redis.connected:
+            return None
         try:
-            found = await self._redis.get(key)
+            found = await self._read(self._redis, key, name)
         except (UnavailableError, RefusedError):
-            return self._memory.get(key)
-        # A write that began meanwhile is newer than this answer.
-        if writes == self._writes:
-            self._copy(key, found)
+            return None
+        if found is not None:
+            metrics.CACHE_TIER_HITS.labels("redis").inc()
         return found
 
-    def _copy(self, key: str, found: Found | None) -> None:
+    async def _read(self, redis: RedisCache, key: str, name: str) -> Found | None:
+        """Return what Redis has, and copy it unless it changes meanwhile."""
+        reader = self._reading[name] = object()
+        try:
+            found = await redis.get(key)
+            if self._reading.get(name) is reader:
+                self._copy(name, found)
+        finally:
+            if self._reading.get(name) is reader:
+                del self._reading[name]
+        return found
+
+    def _copy(self, name: str, found: Found | None) -> None:
         if found is not None:
             try:
-                self._memory.set(key, found.value, found.ttl)
+                self._memory.set(name, found.value, found.ttl)
             except ValueTooLargeError:  # of a pod that may hold more
-                self._memory.delete(key)
+                self._memory.delete(name)
         else:
-            self._memory.delete(key)
+            self._memory.delete(name)
 
-    async def _write(self, key: str) -> None:
-        """Bring Redis to what memory holds since just now; if not at once, then later."""
+    async def _write(self, key: str, found: Found | None) -> None:
+        """Bring Redis to what was written just now; if not at once, then later."""
         self._writes += 1
         if self._redis is None:
             return
-        if not self._unsent.add(key, self._writes) and not self._overflowed:
+        name = self._name(key)
+        self._reading.pop(name, None)
+        if not self._unsent.add(name, key, self._writes) and not self._overflowed:
             self._overflowed = True
             _log.warning("redis_missed_too_many_writes", kept=len(self._unsent))
-        await self._send(self._redis, key)
+        await self._send(self._redis, name, key, found)
 
-    async def _send(self, redis: RedisCache, key: str) -> bool:
-        """Bring Redis to what memory holds, and tell whether that is done.
+    async def _send(self, redis: RedisCache, name: str, key: str, found: Found | None) -> bool:
+        """Bring Redis to the last write of a key, and tell whether that is done.
 
         One call at a time for a key, so that an older value never arrives after a newer one; a
         write that comes meanwhile is left to `_carry_over`.
         """
-        if key in self._sending:
+        if name in self._sending:
             return False
-        self._sending.add(key)
-        write, found = self._writes, self._memory.get(key)
+        self._sending.add(name)
+        write = self._writes
         try:
             if found is None:
                 await redis.delete(key)
             else:
                 await redis.set(key, found.value, found.ttl)
+            self._unsent.sent(name, write)
+            if name in self._overtaken and name not in self._unsent:
+                self._memory.delete(name)
         except UnavailableError:
             return False
         except RefusedError as error:
@@ -190,68 +278,23 @@ class Cache:
             self._refused = True
             return False
         finally:
-            self._sending.discard(key)
+            self._sending.discard(name)
+            self._overtaken.discard(name)
         self._refused = False
-        self._unsent.sent(key, write)
         return True
 
     async def _carry_over(self) -> None:
         """Send what is unsent, until Redis is lost or refuses one."""
         if self._redis is None:
             return
-        for key in list(self._unsent):
+        for name in list(self._unsent):
             if not self._redis.connected:
                 return
-            if key in self._sending or key not in self._unsent:
+            if name in self._sending or name not in self._unsent:
                 continue
-            if not await self._send(self._redis, key):
+            key, found = self._unsent.key(name), self._memory.get(name)
+            if not await self._send(self._redis, name, key, found):
                 # One refused key must not hold up all others for ever.
-                self._unsent.postpone(key)
+                self._unsent.postpone(name)
                 return
         self._overflowed = False
-
-
-class _Unsent:
-    """Keys whose last write is not known to be in Redis, bounded by bytes; the oldest go first."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._writes: dict[str, int] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._writes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._writes)
-
-    def __len__(self) -> int:
-        return len(self._writes)
-
-    def add(self, key: str, write: int) -> bool:
-        """Remember a key and the number of its last write; tell whether all still fit."""
-        self._remove(key)
-        self._writes[key] = write
-        self._bytes += _size(key)
-        fits = self._bytes <= self._max_bytes
-        while self._bytes > self._max_bytes:
-            self._remove(next(iter(self._writes)))
-        return fits
-
-    def sent(self, key: str, write: int) -> None:
-        """Forget a key, unless it was written again after this write."""
-        if key in self._writes and self._writes[key] <= write:
-            self._remove(key)
-
-    def postpone(self, key: str) -> None:
-        """Move a key to the end, if it is here."""
-        if key in self._writes:
-            self._writes[key] = self._writes.pop(key)
-
-    def _remove(self, key: str) -> None:
-        if self._writes.pop(key, None) is not None:
-            self._bytes -= _size(key)
-
-
-def _size(key: str) -> int:
-    return len(key.encode()) + _UNSENT_OVERHEAD

@@ -5,7 +5,7 @@ import trio
 
 from sidecar.cache.redis import RedisCache
 from sidecar.cache.tiers import Cache
-from tests.valkey import Valkey, run_valkey
+from tests.valkey import Relay, Valkey, run_valkey
 
 MEMORY_BYTES = 2**22
 
@@ -18,6 +18,20 @@ async def server() -> AsyncIterator[Valkey]:
     """Run one real server."""
     async with run_valkey() as running:
         yield running
+
+
+@pytest.fixture
+async def relay(server: Valkey, nursery: trio.Nursery) -> Relay:
+    """Run a network in front of the server."""
+    running = Relay(server.port)
+    await nursery.start(running.run)
+    return running
+
+
+async def value(cache: Cache, key: str) -> bytes | None:
+    """Return what a cache has under a key."""
+    found = await cache.get(key)
+    return None if found is None else found.value
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:

@@ -7,7 +7,7 @@ import structlog.testing
 import trio
 import trustme
 
-from sidecar.cache import redis
+from sidecar.cache import link
 from sidecar.cache.redis import RedisCache, RefusedError, UnavailableError
 from sidecar.metrics import REGISTRY
 from tests.cache.conftest import until
@@ -125,7 +125,7 @@ async def test_a_password_is_given(password: str, nursery: trio.Nursery) -> None
 async def test_a_wrong_password_is_told_once_and_not_shown(
     given: str, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(link, "PROBE_SECONDS", 0.01)
     async with run_valkey("right") as server:
         with structlog.testing.capture_logs() as lines:
             cache = RedisCache(f"redis://{given}127.0.0.1:{server.port}")
@@ -214,7 +214,7 @@ async def test_a_start_without_redis_is_no_slower_and_redis_is_used_once_it_is_t
 async def test_a_lost_server_costs_one_short_wait_and_is_used_again_within_5_s(
     lose: str, restore: str, server: Valkey, nursery: trio.Nursery
 ) -> None:
-    cache = await connected(server.url, nursery, redis.CALL_SECONDS)
+    cache = await connected(server.url, nursery, link.CALL_SECONDS)
     timeouts = errors("timeout")
     with structlog.testing.capture_logs() as lines:
         await getattr(server, lose)()
@@ -253,7 +253,7 @@ async def test_a_server_that_accepts_and_never_answers_is_not_waited_for(
 async def test_calls_in_flight_when_the_server_hangs_all_end_in_time(
     server: Valkey, nursery: trio.Nursery
 ) -> None:
-    cache = await connected(server.url, nursery, redis.CALL_SECONDS)
+    cache = await connected(server.url, nursery, link.CALL_SECONDS)
     await server.hang()
     refused = 0
 
@@ -274,10 +274,10 @@ async def test_calls_in_flight_when_the_server_hangs_all_end_in_time(
 async def test_a_process_that_stands_still_does_not_take_redis_for_lost(
     server: Valkey, nursery: trio.Nursery
 ) -> None:
-    cache = await connected(server.url, nursery, redis.CALL_SECONDS)
+    cache = await connected(server.url, nursery, link.CALL_SECONDS)
 
     async def stand_still() -> None:
-        time.sleep(3 * redis.CALL_SECONDS)  # noqa: ASYNC251 (it must block)
+        time.sleep(3 * link.CALL_SECONDS)  # noqa: ASYNC251 (it must block)
 
     for _ in range(5):
         async with trio.open_nursery() as both:

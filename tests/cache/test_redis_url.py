@@ -1,14 +1,11 @@
 import ssl
 from pathlib import Path
-from typing import Any
 
-import coredis
 import pytest
-import trio
 import trustme
 
-from sidecar.cache.redis_url import RedisURLError, Server, open_client, parse_url
-from tests.valkey import run_valkey, write_authority
+from sidecar.cache.redis_url import RedisURLError, Server, parse_url
+from tests.valkey import write_authority
 
 
 @pytest.mark.parametrize(
@@ -90,47 +87,3 @@ def test_what_tls_verifies_can_be_set(tmp_path: Path) -> None:
     tls = parse_url("rediss://cache?ssl_cert_reqs=none").tls
     assert tls is not None
     assert tls.verify_mode == ssl.CERT_NONE
-
-
-def pool_settings(client: Any) -> dict[str, Any]:
-    pool = client.connection_pool
-    kept = ("username", "password", "db", "ssl_context")
-    return {name: pool.connection_kwargs.get(name) for name in kept} | {
-        "max_connections": pool.max_connections
-    }
-
-
-async def test_sentinels_and_their_server_have_their_own_accounts_and_one_connection_each() -> None:
-    server = parse_url("redis+sentinel://app:pass@a:1,b:2/main/2?sentinel_password=other&ssl=true")
-    async with open_client(server) as client:
-        assert pool_settings(client) == {
-            "username": "app",
-            "password": "pass",
-            "db": 2,
-            "ssl_context": server.tls,
-            "max_connections": 1,
-        }
-        pool: Any = client.connection_pool
-        assert isinstance(pool, coredis.pool.SentinelConnectionPool)
-        assert pool.service_name == "main"
-        sentinels = pool.sentinel_manager.sentinels
-        assert [str(s.connection_pool.location) for s in sentinels] == ["a:1", "b:2"]
-        for sentinel in sentinels:
-            assert pool_settings(sentinel) == {
-                "username": None,
-                "password": "other",
-                "db": 0,
-                "ssl_context": server.tls,
-                "max_connections": 1,
-            }
-
-
-async def test_a_cluster_is_found_by_any_of_its_nodes() -> None:
-    async with run_valkey("secret", cluster=True) as server:
-        dead_node, node = "127.0.0.1:1", f"127.0.0.1:{server.port}"
-        url = f"redis+cluster://:secret@{dead_node},{node}"
-        with trio.fail_after(10):
-            async with open_client(parse_url(url)) as client:
-                await client.set("key", b"value")
-                assert await client.get("key") == b"value"
-        assert server.client().get("key") == b"value"
