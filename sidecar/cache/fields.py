@@ -22,9 +22,9 @@ _WITH_SECONDS = frozenset(
     {"max-age", "s-maxage", "max-stale", "min-fresh", "stale-while-revalidate", "stale-if-error"}
 )
 _HTTP_DATE = re.compile(
-    r"[a-z]{3}, \d\d [a-z]{3} \d{4} \d\d:\d\d:\d\d GMT"
+    r"[a-z]{3}, \d\d [a-z]{3} [1-9]\d{3} \d\d:\d\d:\d\d GMT"
     r"|[a-z]{6,9}, \d\d-[a-z]{3}-\d\d \d\d:\d\d:\d\d GMT"
-    r"|[a-z]{3} [a-z]{3} [ \d]\d \d\d:\d\d:\d\d \d{4}",
+    r"|[a-z]{3} [a-z]{3} [ \d]\d \d\d:\d\d:\d\d [1-9]\d{3}",
     re.ASCII | re.IGNORECASE,
 )
 _ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"')

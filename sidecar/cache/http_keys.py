@@ -121,14 +121,12 @@ def invalidated(
     """
     if method in _SAFE or not 200 <= status < 400:
         return []
-    urls = {_normal(url): None}
+    urls = [url]
     for name in (b"location", b"content-location"):
-        for reference in values(response, name):
-            other = _joined(url, reference)
-            if other is not None and _origin(other) == _origin(url):
-                urls[_normal(other)] = None
-    keys = [key_of(route, "GET", each, request, shared=shared) for each in urls if each is not None]
-    return [key for key in keys if key is not None]
+        others = (_joined(url, reference) for reference in values(response, name))
+        urls += [each for each in others if each and _origin(each) == _origin(url)]
+    keys = [key_of(route, "GET", each, request, shared=shared) for each in urls]
+    return list(dict.fromkeys(key for key in keys if key is not None))
 
 
 def json_value(body: bytes) -> Any:
