@@ -93,6 +93,24 @@ def test_hot_keys_of_yesterday_make_room_for_those_of_today(clock: Clock) -> Non
     assert sum(memory.get(f"b{number:02}") is not None for number in range(90)) == 90
 
 
+def test_of_keys_that_were_hot_those_stay_that_still_are(clock: Clock) -> None:
+    memory = MemoryCache(room_for(*((f"{number:03}", b"1") for number in range(100))), clock)
+
+    def ask(keys: list[str]) -> None:
+        for _ in range(3):
+            for key in keys:
+                if memory.get(key) is None:
+                    memory.set(key, b"1", 1000)
+
+    still, once = ([f"{kind}{number:02}" for number in range(40)] for kind in "ab")
+    ask(still + once)
+    for group in range(20):
+        ask(still)
+        ask([f"{group:02}{number}" for number in range(5)])
+    assert all(memory.get(key) for key in still)
+    assert not any(memory.get(key) for key in once)
+
+
 def test_a_key_that_is_missed_soon_after_it_left_stays(clock: Clock) -> None:
     memory = MemoryCache(room_for(*((f"{number:03}", b"1") for number in range(100))), clock)
     for key in ("old", "new", *(f"{number:03}" for number in range(100))):
