@@ -105,6 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, msgspec.Meta(ge=0, le=60, description="a number of seconds from 0 to 60")
     ] = 0.2
     sidecar_cache_bytes: _Bytes = 16 * _MIB
+    sidecar_cache_key_file: str = ""
     sidecar_drain_seconds: _Seconds = 20.0
 
     @property

@@ -138,6 +138,14 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
         load_settings({"REDIS_URL_FILE": str(tmp_path / "none")})
 
 
+def test_the_file_of_cache_keys_stays_a_path(tmp_path: Path) -> None:
+    environ = {"SIDECAR_CACHE_KEY_FILE": str(tmp_path / "keys")}
+    settings = load_settings(environ)
+    assert settings.sidecar_cache_key_file == str(tmp_path / "keys")
+    assert unknown_variables(environ) == []
+    assert describe(settings)["sidecar_cache_key_file"] == str(tmp_path / "keys")
+
+
 def test_otlp_endpoints_follow_the_specification() -> None:
     settings = load_settings(
         {
