@@ -77,11 +77,11 @@ def redact_lines(body: bytes, redactor: Redactor, outcome: Outcome) -> Generator
 
 def redact_text(text: str, redactor: Redactor, report: Report) -> str:
     """Redact a text, which may be JSON; raises `UnstableError` and `DropRecordError`."""
-    if holds_json(text):
+    if holds_json(text) or text.lstrip().startswith('"'):
         try:
             return _redact_json_text(text, redactor, report)
         except UncheckedError:
-            pass  # then it is text in brackets
+            pass  # then it is text in brackets or quotes
     return redactor.string(text, "", report, {}) or ""
 
 

@@ -5,16 +5,18 @@ Pairs that are not changed keep their bytes.
 
 import re
 from collections.abc import Callable
-from urllib.parse import quote, quote_plus, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.report import Report
 from sidecar.redaction.walk_json import holds_json
 
 # As PHP, Rails and others write fields within fields: user[email], tags[].
-_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
+_BRACKETS = re.compile(r"(?<=.)\[([^\[\]]*)\]")
 # In bytes. In longer values the redactor does not try whether `+` is a blank.
 _LONG = 4096
+# What may stand in a value that is encoded: escapes, and all that ends no pair and no query.
+_ENCODED = "%+!$'()*,/:;=?@"
 
 
 def redact_form(form: bytes, redactor: Redactor, report: Report) -> bytes:
@@ -42,14 +44,13 @@ def redact_form(form: bytes, redactor: Redactor, report: Report) -> bytes:
     return form if joined == form else joined
 
 
-def decode_percent(raw: bytes) -> tuple[str, str]:
-    """Return what percent-encoded bytes read as, and in which charset."""
-    data = unquote_to_bytes(raw)
+def as_text(raw: bytes) -> tuple[str, str]:
+    """Return what bytes read as, and in which charset."""
     try:
-        return data.decode(), "utf-8"
+        return raw.decode(), "utf-8"
     except UnicodeDecodeError:
         # Every byte is a character of it, so what is ASCII within is found as well.
-        return data.decode("latin-1"), "latin-1"
+        return raw.decode("latin-1"), "latin-1"
 
 
 def _pair(
@@ -73,18 +74,17 @@ def _redacted(raw: bytes, look: Callable[[str], str | None]) -> bytes | None:
     text, charset = _read(raw)
     forgotten = b"+" in raw and len(raw) <= _LONG and b"%2b" not in raw.lower()
     if forgotten and not holds_json(text):
-        # Who writes no %2B at all may mean a plus, as in alice+news@example.com. To the redactor
-        # it is a blank as well.
-        text, charset = decode_percent(raw)
-        changed = look(text)
-        if changed is not None and changed is not text:
-            return quote(changed, safe="+", encoding=charset, errors="replace").encode()
+        # Who writes no %2B at all may mean a plus, as in alice+news@example.com. As it is encoded,
+        # the redactor reads it both ways.
+        text, charset = as_text(raw)
+        safe = _ENCODED
     else:
-        changed = look(text)
-        if changed is not None and changed is not text:
-            return quote_plus(changed, encoding=charset, errors="replace").encode()
-    return None if changed is None else raw
+        safe = " "
+    changed = look(text)
+    if changed is None or changed is text:
+        return None if changed is None else raw
+    return quote(changed, safe, charset, "replace").replace(" ", "+").encode()
 
 
 def _read(raw: bytes) -> tuple[str, str]:
-    return decode_percent(raw.replace(b"+", b" "))
+    return as_text(unquote_to_bytes(raw.replace(b"+", b" ")))

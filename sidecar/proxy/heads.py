@@ -5,9 +5,9 @@ asks for: they are meant for it, and without them no call succeeds.
 """
 
 import re
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-from sidecar.proxy.forms import decode_percent, redact_form
+from sidecar.proxy.forms import as_text, redact_form
 from sidecar.proxy.unchecked import UncheckedError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor
@@ -120,7 +120,7 @@ def redact_headers(
         DropRecordError: a rule says that the message must not be passed on.
     """
     try:
-        siblings = {_read(name)[0]: _read(value)[0] for name, value in headers}
+        siblings = {as_text(name)[0]: as_text(value)[0] for name, value in headers}
         shown = []
         for name, value in headers:
             changed = _header(name, value, redactor, report, siblings)
@@ -135,7 +135,7 @@ def redact_headers(
 
 
 def _segment(segment: bytes, redactor: Redactor, report: Report) -> bytes:
-    text, charset = decode_percent(segment)
+    text, charset = as_text(unquote_to_bytes(segment))
     changed = redactor.string(text, PATH_KEY, report, {})
     if changed is text:
         return segment
@@ -148,7 +148,7 @@ def _header(
     """Return the value of a header redacted, None when the header goes."""
     if name in CREDENTIALS or name in _STRUCTURAL or name.startswith(_STRUCTURAL_PREFIXES):
         return value
-    key, _ = _read(name)
+    key, _ = as_text(name)
     if redactor.name(key, report) is not key:
         return None
     if redactor.restricted and not redactor.allows(key):
@@ -158,17 +158,9 @@ def _header(
         path, mark, query = value.partition(b"?")
         path, query = redact_target(path, query, redactor, report)
         return path + mark + query
-    text, charset = _read(value)
+    text, charset = as_text(value)
     changed = redactor.string(text, key, report, siblings)
     if changed is None or changed is text:
         return None if changed is None else value
     written = changed.encode(charset, errors="replace")
     return _CONTROL.sub(lambda control: b"%%%02X" % control[0][0], written)
-
-
-def _read(raw: bytes) -> tuple[str, str]:
-    """Return what a header reads as, and in which charset (RFC 9110 section 5.5)."""
-    try:
-        return raw.decode(), "utf-8"
-    except UnicodeDecodeError:
-        return raw.decode("latin-1"), "latin-1"

@@ -11,6 +11,7 @@ import msgspec
 
 from sidecar.proxy.documents import redact_document, redact_text
 from sidecar.proxy.route import Unknown
+from sidecar.proxy.sentry_attributes import CONTAINER, redact_container
 from sidecar.proxy.unchecked import UncheckedError, UnknownTypeError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor
@@ -178,6 +179,8 @@ def _payload(item: _Item, redactor: Redactor, report: Report) -> bytes:
             raise UncheckedError("A text in the envelope is not UTF-8.") from None
         changed = redact_text(text, redactor, report)
         return payload if changed is text else changed.encode()
+    if kind in _DOCUMENTS and media_type.startswith(CONTAINER):
+        return redact_container(payload, redactor, report)
     try:
         return redact_document(payload, redactor, report)
     except UncheckedError:
