@@ -20,17 +20,13 @@ from typing import Any
 import msgspec
 import structlog
 import trio
-from coredis.client import Client
 from coredis.exceptions import ReadOnlyError, ResponseError
 
 from sidecar import metrics
 from sidecar.cache.breaker import Breaker, IdleTime, answers
+from sidecar.cache.commands import Commands, open_commands
 from sidecar.cache.redis_url import Server
-from sidecar.cache.tracking import Tracker, open_client, probes
-from sidecar.cache.values import KEY_PREFIX
-
-# A key that nobody sets.
-_PROBE = KEY_PREFIX
+from sidecar.cache.tracking import Tracker
 
 # An API call makes one call to Redis at most and has 50 ms in all.
 CALL_SECONDS = 0.02
@@ -59,7 +55,7 @@ class RefusedError(Exception):
 class _Session(msgspec.Struct):
     """One connection; cancelling the scope closes it."""
 
-    client: Client[bytes]
+    client: Commands
     scope: trio.CancelScope
     tracker: Tracker
     used: bool = False
@@ -150,8 +146,7 @@ class Link:
             with scope:
                 async with trio.open_nursery() as nursery:
                     tracker = Tracker(nursery, self._changed, lost)
-                    async with open_client(self._server, tracker) as client:
-                        await client.get(_PROBE)
+                    async with open_commands(self._server, tracker) as client:
                         scope.deadline = math.inf
                         self._session = session = _Session(client, scope, tracker)
                         await self._watch(session)
@@ -170,7 +165,7 @@ class Link:
         while session is self._session:
             before = self._idle.seconds
             try:
-                await answers(probes(session.client, _PROBE), PROBE_SECONDS)
+                await answers(session.client.ping(), PROBE_SECONDS)
             except trio.TooSlowError:
                 self._end(session, "TimeoutError")
                 return
@@ -225,7 +220,7 @@ class Link:
             self._reported.add(reason)
 
     async def ask(
-        self, *calls: Callable[[Client[bytes]], Awaitable[Any]], sent_bytes: int = 0
+        self, *calls: Callable[[Commands], Awaitable[Any]], sent_bytes: int = 0
     ) -> list[Any]:
         """Make all calls at the same time and return their answers.
 

@@ -55,6 +55,15 @@ def spread(ttl: float) -> float:
     return ttl * random.uniform(1 - _SPREAD, 1)
 
 
+class _Reading:
+    """A value on its way from Redis; unanswered when its reader has gone away."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.answered = False
+        self.found: Found | None = None
+
+
 class Cache:
     """Values (encoded JSON) by key, each with a time to live.
 
@@ -84,8 +93,8 @@ class Cache:
         # By local name: what is on its way to Redis, and what changed there meanwhile.
         self._sending: set[str] = set()
         self._overtaken: set[str] = set()
-        # By local name: who reads it from Redis, unless it has changed since.
-        self._reading: dict[str, object] = {}
+        # By local name: what is being read from Redis, unless it has changed since.
+        self._reading: dict[str, _Reading] = {}
         self._refused = False
         self._overflowed = False
         self._hits = 0
@@ -211,25 +220,30 @@ class Cache:
                 return found
         if self._redis is None or name in self._unsent or not self._redis.connected:
             return None
-        try:
-            found = await self._read(self._redis, key, name)
-        except (UnavailableError, RefusedError):
-            return None
+        found = await self._read(self._redis, key, name)
         if found is not None:
             metrics.CACHE_TIER_HITS.labels("redis").inc()
         return found
 
     async def _read(self, redis: RedisCache, key: str, name: str) -> Found | None:
-        """Return what Redis has, and copy it unless it changes meanwhile."""
-        reader = self._reading[name] = object()
+        """Return what Redis has, asked once for all who ask now; copy it unless it changes."""
+        while (reading := self._reading.get(name)) is not None:
+            await reading.ended.wait()
+            if reading.answered:
+                return reading.found
+        reading = self._reading[name] = _Reading()
         try:
-            found = await redis.get(key)
-            if self._reading.get(name) is reader:
-                self._copy(name, found)
+            reading.found = await redis.get(key)
+            reading.answered = True
+            if self._reading.get(name) is reading:
+                self._copy(name, reading.found)
+        except (UnavailableError, RefusedError):
+            reading.answered = True
         finally:
-            if self._reading.get(name) is reader:
+            if self._reading.get(name) is reading:
                 del self._reading[name]
-        return found
+            reading.ended.set()
+        return reading.found
 
     def _copy(self, name: str, found: Found | None) -> None:
         if found is not None:

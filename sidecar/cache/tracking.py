@@ -14,7 +14,7 @@ Sentinel one more, to a sentinel; in a cluster one to each primary, however many
 coredis' own client-side cache needs a second connection to each node, the replicas too.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -135,7 +135,7 @@ async def open_client(server: Server, tracker: Tracker) -> AsyncIterator[Client[
     """Yield a client; everything it opens is closed at the end of the block.
 
     It sends the commands of all tasks over its connections without waiting for answers in between,
-    and never repeats a command by itself. In a cluster it is connected to every primary.
+    and never repeats a command by itself.
     """
     common: dict[str, Any] = {
         "connect_timeout": _NODE_SECONDS,
@@ -178,9 +178,6 @@ async def open_client(server: Server, tracker: Tracker) -> AsyncIterator[Client[
             connection_pool=nodes, **options
         )
         async with cluster:
-            # Not in the first call to each, which would have no time for it.
-            for node in nodes.cluster_layout.primaries:
-                nodes.release(await nodes.get_connection(node))
             yield cluster
     else:
         sentinels: coredis.Sentinel[bytes] = coredis.Sentinel(
@@ -199,24 +196,3 @@ async def open_client(server: Server, tracker: Tracker) -> AsyncIterator[Client[
         )
         async with sentinels, primary:
             yield primary
-
-
-def probes(client: Client[bytes], name: bytes) -> list[Awaitable[Any]]:
-    """Return calls that together show whether every server of a client answers.
-
-    Args:
-        client: from `open_client`.
-        name: a key that nobody sets.
-    """
-    if isinstance(client, coredis.RedisCluster):
-        pool = client.connection_pool
-        return [_ping(pool, node) for node in pool.cluster_layout.primaries]
-    # Reading shows what PING does not: whether this account may read here. And PING, but no read,
-    # is refused while Redis cannot save to its disk.
-    return [client.get(name)]
-
-
-async def _ping(pool: ClusterConnectionPool, node: Any) -> None:
-    async with pool.acquire(node) as connection:
-        request = connection.create_request(b"PING")
-    await request
