@@ -4,7 +4,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from sidecar.cache.http_keys import CREDENTIALS, invalidated, key_of, placed, variant_key
+from sidecar.cache.http_keys import (
+    CREDENTIALS,
+    invalidated,
+    json_value,
+    key_of,
+    placed,
+    variant_key,
+)
 from sidecar.cache.stored import Stored, Varies
 from sidecar.proxy.forwarding import HeaderList
 from tests.cache.http import NOW, h, stored
@@ -161,6 +168,12 @@ def test_bodies_that_look_alike_are_different(left: bytes, right: bytes) -> None
 )
 def test_a_body_that_is_not_one_json_value_has_no_key(body: bytes) -> None:
     assert key(method="POST", body=body) is None
+
+
+@pytest.mark.parametrize("body", [b"NaN", b"-Infinity", b'{"a": 1, "a": 1}', b"{", b"\xff"])
+def test_what_is_no_json_is_not_read(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        json_value(body)
 
 
 def test_a_lone_surrogate_has_a_key() -> None:

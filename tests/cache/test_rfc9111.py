@@ -164,6 +164,7 @@ STORING: list[tuple[str, dict[str, Any], float | None]] = [
     ("RFC 9110 9.3.3", {"response": h("no-cache", etag=ETAG), "method": "POST"}, None),
     ("RFC 9110 9.3.3", {"response": h("private"), "method": "POST"}, None),
     ("RFC 9110 9.3.3", {"response": h(), "method": "POST", "status": 404}, None),
+    ("3", {"response": h("stale-if-error=9"), "method": "POST", "status": 404}, None),
     ("RFC 9110 9.3.3", {"response": h(), "method": "POST", "status": 400, "options": TTL}, None),
     ("RFC 9110 9.3.3", {"response": h(etag=ETAG), "method": "POST"}, 3600),
     (
