@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from bench import (
+    cache,
     captured,
     comparison,
     durability,
@@ -26,6 +27,7 @@ SECTIONS = {
     "captured": captured.SECTION,
     "requests": requests.SECTION,
     "pressure": pressure.SECTION,
+    "cache": cache.SECTION,
     "throughput": durability.THROUGHPUT,
 }
 # These take from minutes to an hour.
