@@ -28,6 +28,8 @@ from sidecar.http.server import bind, serve
 from sidecar.pipeline.dispatch import Pipeline
 from sidecar.pipeline.queue import Queue
 from sidecar.pressure import Pressure, memory_limit
+from sidecar.proxy import api as proxy_api
+from sidecar.proxy.proxy import Proxy
 from sidecar.receivers import events, otlp_http
 from sidecar.receivers.intake import Intake
 from sidecar.receivers.otlp_grpc import GrpcReceiver
@@ -100,12 +102,16 @@ class Sidecar:
         self._intake = intake = Intake(
             rules, self.pipeline.put, redactions, self._pressure, self._stopping.is_set
         )
+        self._proxy = Proxy(
+            rules, self.cache, redactions, self._pressure, limit, self._stopping.is_set
+        )
         self._otlp = otlp_http.routes(intake, limit)
         self._admin = health_api.routes(self.health)
         self._api = [
             *events.routes(intake, limit),
             *cache_api.routes(self.cache, limit),
             *redactions_api.routes(rules, redactions, limit),
+            *proxy_api.routes(self._proxy),
             *self._otlp,
             *self._admin,
         ]
@@ -161,6 +167,7 @@ class Sidecar:
             await nursery.start(self._rules.run, self._stopping)
             await nursery.start(self.cache.run)
             await nursery.start(self.pipeline.run)
+            await nursery.start(self._proxy.run)
             nursery.start_soon(self._pressure.run)
             # Until it is cancelled at the end, so that kubelet and Prometheus can see the stop.
             await self._serve(nursery, admin, until=trio.Event())
@@ -173,6 +180,7 @@ class Sidecar:
                 # Until the queue is empty, new requests are answered, with 503.
                 with trio.CancelScope(deadline=self._drain_ends):
                     await self._intake.idle()
+                    await self._proxy.idle()
                     await self.pipeline.drained()
                 self._flushed.set()
             nursery.cancel_scope.cancel()

@@ -55,7 +55,7 @@ class _Exchange:
         self._send = send
         self._route = route
         self._http1 = scope["http_version"].startswith("1")
-        self._ended = False
+        self.ended = False
         self._body_ended = trio.Event()
         self._has_body = True
         self.answered = False
@@ -75,10 +75,10 @@ class _Exchange:
 
     async def receive(self) -> bytes:
         """Return the next piece of the body, ``b""`` at its end; raises `Disconnected`."""
-        while not self._ended:
+        while not self.ended:
             message = await self._asgi_receive()
             if message["type"] == "http.disconnect":
-                self._ended = True
+                self.ended = True
                 raise Disconnected
             if not message.get("more_body", False):
                 self._end()
@@ -87,7 +87,7 @@ class _Exchange:
         return b""
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         self._body_ended.set()
 
     async def gone(self) -> None:
@@ -108,7 +108,7 @@ class _Exchange:
         if response.status >= 200 and response.status not in _WITHOUT_BODY:
             headers.append((b"content-length", b"%d" % len(response.body)))
         await self.start(response.status, headers)
-        if self._ended:
+        if self.ended:
             await self._finish(response.body if self._has_body else b"")
         else:
             await self.send(response.body)
@@ -117,7 +117,7 @@ class _Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a response; see `sidecar.http.messages.Exchange`."""
         self._has_body = self.request.method != "HEAD" and status not in _WITHOUT_BODY
-        if self._http1 and not self._ended and not _is_short(self.request):
+        if self._http1 and not self.ended and not _is_short(self.request):
             headers = [*headers, (b"connection", b"close")]
         await self._start({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -128,7 +128,7 @@ class _Exchange:
 
     async def finish(self) -> None:
         """Send the end of a response, then take what is left of the body off the connection."""
-        if not self._ended:
+        if not self.ended:
             # The client has the whole response now, and may stop sending.
             await self._drain()
         await self._finish(b"")

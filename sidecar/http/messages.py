@@ -14,7 +14,6 @@ import msgspec
 
 from sidecar.pressure import Held, Overloaded
 
-
 Headers = Sequence[tuple[bytes, bytes]]
 
 
@@ -65,6 +64,10 @@ class Exchange(Protocol):
     @property
     def request(self) -> Request:
         """The request; `Request.receive` counts what it returns as held, `receive` does not."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the request's body has been read to its end; at first, whether it has none."""
 
     async def receive(self) -> bytes:
         """Return the next piece of the request's body, ``b""`` at its end.

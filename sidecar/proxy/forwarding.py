@@ -51,10 +51,9 @@ def without(headers: Headers, *names: bytes) -> HeaderList:
     return [(name, value) for name, value in headers if name not in names]
 
 
-def of_changed_body(headers: Headers, length: int) -> HeaderList:
-    """Return the headers for a body that is not the one they came with."""
-    kept = [(n, v) for n, v in headers if n not in _DIGESTS and n != b"content-length"]
-    return [*kept, (b"content-length", b"%d" % length)]
+def of_changed_body(headers: Headers) -> HeaderList:
+    """Return the headers but for those that are wrong for another body than theirs."""
+    return [(n, v) for n, v in headers if n not in _DIGESTS and n != b"content-length"]
 
 
 def request_headers(request: Request, host: bytes, via: bytes, *, forwarded: bool) -> HeaderList:

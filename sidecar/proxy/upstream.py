@@ -4,13 +4,14 @@ Environment proxies are not trusted, redirects not followed and cookies not kept
 declared host and nowhere else, and comes back as it is.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpcore2
 import msgspec
+import trio
 
 from sidecar.http.messages import Headers, HTTPError
 from sidecar.proxy.forwarding import HeaderList
@@ -22,6 +23,7 @@ Failure = Literal["connect", "timeout", "protocol", "cut", "busy"]
 # RFC 9110 section 9.2.2.
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _IDLE_CONNECTION_SECONDS = 30.0
+_IDLE_CONNECTIONS = 16
 _DETAILS: dict[Failure, tuple[int, str]] = {
     "connect": (502, "The upstream cannot be reached."),
     "protocol": (502, "The upstream's answer is not HTTP."),
@@ -60,21 +62,40 @@ class Answer(msgspec.Struct):
         status: never one below 200.
         headers: names in lower case.
         pieces: to be read once; raises `UpstreamError`.
+        incomplete: some of it was left out on the way here.
     """
 
     status: int
     headers: HeaderList
     pieces: AsyncIterator[bytes]
+    incomplete: bool = False
+
+    def value(self, name: bytes) -> str:
+        """Return the value of a header, several joined by commas; ``""`` when there is none."""
+        return ", ".join(v.decode("latin-1") for n, v in self.headers if n == name)
+
+
+class Whole:
+    """A body whose pieces are all at hand."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._left = iter(pieces)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._left:
+            if piece:
+                return piece
+        raise StopAsyncIteration
 
 
 class Upstream:
-    """The connections to the upstream of one route.
+    """The connections to the upstream of one route; none before the first call.
 
     Args:
         route: that says where it is, how long to wait, and how many calls at a time.
-
-    Raises:
-        OSError: its authorities cannot be read.
 
     Attributes:
         host: for the ``Host`` header.
@@ -84,20 +105,56 @@ class Upstream:
     def __init__(self, route: ProxyRoute) -> None:
         self._route = route
         url = urlsplit(route.upstream)
-        self.base = url.path.encode()
-        self._origin = (url.scheme.encode(), (url.hostname or "").encode(), url.port)
         self.host = url.netloc.encode()
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context_for(route.ca_file) if url.scheme == "https" else None,
-            max_connections=route.concurrency,
-            max_keepalive_connections=min(route.concurrency, 16),
-            keepalive_expiry=_IDLE_CONNECTION_SECONDS,
-            retries=1,
-        )
+        self.base = url.path.encode()
+        self._scheme = url.scheme
+        self._origin = url.scheme.encode(), (url.hostname or "").encode(), url.port
+        self._pool: httpcore2.AsyncConnectionPool | None = None
+        self._calls = 0
+        self._idle = trio.lowlevel.ParkingLot()
+
+    def url(self, target: bytes) -> str:
+        """Return the absolute URL of a target."""
+        return f"{self._scheme}://{(self.host + target).decode('latin-1')}"
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `retire` waiting until the block ends."""
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.unpark_all()
+
+    async def retire(self) -> None:
+        """Wait until it is not in use, then close all connections."""
+        while self._calls:
+            await self._idle.park()
+        await self.close()
 
     async def close(self) -> None:
-        """Close all connections; calls under way end with an error."""
-        await self._pool.aclose()
+        """Close all connections."""
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    def _connections(self) -> httpcore2.AsyncConnectionPool:
+        if self._pool is None:
+            tls = None
+            if self._scheme == "https":
+                try:
+                    tls = context_for(self._route.ca_file)
+                except OSError:  # ssl.SSLError is one too
+                    raise HTTPError(502, "`ca_file` of this route cannot be used.") from None
+            self._pool = httpcore2.AsyncConnectionPool(
+                ssl_context=tls,
+                max_connections=self._route.concurrency,
+                max_keepalive_connections=min(self._route.concurrency, _IDLE_CONNECTIONS),
+                keepalive_expiry=_IDLE_CONNECTION_SECONDS,
+                retries=1,
+            )
+        return self._pool
 
     @asynccontextmanager
     async def call(
@@ -155,7 +212,7 @@ class Upstream:
                 extensions={"timeout": timeouts},
             )
             try:
-                return await self._pool.handle_async_request(request)
+                return await self._connections().handle_async_request(request)
             except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError) as e:
                 if not again:
                     raise UpstreamError(_failure(e)) from None

@@ -1,0 +1,170 @@
+"""One call through the proxy: it is fetched from the upstream, and delivered to the client.
+
+Without a client it is the cache that asks, for what it keeps.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import msgspec
+
+from sidecar import metrics
+from sidecar.http.messages import Exchange
+from sidecar.pressure import Held
+from sidecar.proxy.destinations import Destination
+from sidecar.proxy.forwarding import HeaderList, response_headers
+from sidecar.proxy.incoming import redact_answer
+from sidecar.proxy.model_calls import Failure as ModelFailure
+from sidecar.proxy.model_calls import ModelCall
+from sidecar.proxy.outgoing import Outgoing
+from sidecar.proxy.upstream import Answer, Failure, UpstreamError
+from sidecar.redaction.walk_otlp import Outcome
+
+_STATUSES = frozenset(map(int, HTTPStatus))
+_MODEL_FAILURES: dict[Failure, ModelFailure] = {
+    "connect": "connection",
+    "busy": "connection",
+    "timeout": "timeout",
+    "protocol": "cut",
+    "cut": "cut",
+}
+
+
+class Call(msgspec.Struct):
+    """One call.
+
+    Attributes:
+        destination: where it goes.
+        outgoing: its request.
+        via: what this gateway is called.
+        max_body_bytes: of an answer that is read as a whole.
+        exchange: with the client; None when there is none.
+        outcome: takes what is found in the answer.
+        model: what is measured of it, if it is a call of a model.
+        delivering: whether the answer has begun to go to the client.
+    """
+
+    destination: Destination
+    outgoing: Outgoing
+    via: bytes
+    max_body_bytes: int
+    exchange: Exchange | None
+    outcome: Outcome
+    model: ModelCall | None = None
+    delivering: bool = False
+
+    @asynccontextmanager
+    async def fetch(self, extra: HeaderList) -> AsyncIterator[Answer]:
+        """Call the upstream; yield its answer, redacted. The call ends with the block.
+
+        Args:
+            extra: headers beside those of the request.
+
+        Raises:
+            UpstreamError: there is no answer.
+            WithheldError: it must not be passed on.
+            Overloaded: there is no room for it.
+        """
+        outgoing, route = self.outgoing, self.destination.route
+        headers = [*outgoing.headers, *extra, *outgoing.framing]
+        model = self.model
+        body = outgoing.body
+        if model is not None:
+            if isinstance(body, bytes):
+                model.request(body)
+            else:
+                body = _Tapped(body, model.request)
+            model.forward(time.perf_counter())
+        started = time.perf_counter()
+        held = Held() if self.exchange is None else self.exchange.request.held
+        try:
+            async with self.destination.upstream.call(
+                outgoing.method, outgoing.target, headers, body
+            ) as answer:
+                metrics.PROXY_UPSTREAM_SECONDS.labels(route.name).observe(
+                    time.perf_counter() - started
+                )
+                if model is not None:
+                    kind, coding = answer.value(b"content-type"), answer.value(b"content-encoding")
+                    model.head(answer.status, kind, coding)
+                    answer.pieces = _Observed(answer.pieces, model)
+                if route.redacts_response:
+                    answer = await redact_answer(
+                        answer,
+                        self.destination,
+                        outgoing.method,
+                        outgoing.path,
+                        held,
+                        self.outcome,
+                        self.max_body_bytes,
+                    )
+                yield answer
+        except UpstreamError as error:
+            if model is not None:
+                model.fail(_MODEL_FAILURES[error.failure])
+            raise
+        finally:
+            if model is not None:
+                model.fail("client_gone")
+
+    async def deliver(self, answer: Answer, keep: Callable[[bytes], None] | None = None) -> None:
+        """Send an answer to the client, piece by piece as it comes.
+
+        Args:
+            answer: with the headers that are for the client.
+            keep: takes each piece, too.
+
+        Raises:
+            HTTPError: it did not come whole.
+        """
+        exchange = self.exchange
+        if exchange is not None:
+            self.delivering = True
+            status = str(answer.status) if answer.status in _STATUSES else "other"
+            metrics.PROXY_RESPONSES.labels(self.destination.route.name, status).inc()
+            await exchange.start(answer.status, response_headers(answer.headers, self.via))
+        async for piece in answer.pieces:
+            if keep is not None:
+                keep(piece)
+            if exchange is not None:
+                await exchange.send(piece)
+        if exchange is not None:
+            await exchange.finish()
+
+
+class _Tapped:
+    """Pieces of a request, shown to another as they pass."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], show: Callable[[bytes], None]) -> None:
+        self._pieces = pieces
+        self._show = show
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await anext(self._pieces)
+        self._show(piece)
+        return piece
+
+
+class _Observed:
+    """Pieces of the answer of a model, measured as they pass."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], model: ModelCall) -> None:
+        self._pieces = pieces
+        self._model = model
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            piece = await anext(self._pieces)
+        except StopAsyncIteration:
+            self._model.end()
+            raise
+        self._model.piece(piece, time.perf_counter())
+        return piece

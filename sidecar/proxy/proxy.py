@@ -1,0 +1,176 @@
+"""Outbound calls of the pod: ``/proxy/<route>/<path>`` goes to the upstream of the route.
+
+Only to upstreams that the rules folder declares. A call ends when its client goes away: whatever
+was under way for it is cancelled, the call of the upstream with it.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from sidecar import metrics
+from sidecar.cache.tiers import Cache
+from sidecar.http.messages import Disconnected, Exchange, HTTPError
+from sidecar.pressure import Overloaded, Pressure
+from sidecar.proxy.caching import ResponseCache
+from sidecar.proxy.call import Call
+from sidecar.proxy.destinations import Destination, Destinations
+from sidecar.proxy.incoming import WithheldError
+from sidecar.proxy.model_calls import ModelCalls
+from sidecar.proxy.outgoing import Dropped, Outgoings
+from sidecar.proxy.upstream import UpstreamError
+from sidecar.redaction.reload import RulesInForce
+from sidecar.redaction.report import Redactions
+from sidecar.redaction.walk_otlp import Outcome
+
+PREFIX = b"/proxy/"
+# RFC 9110 sections 9.3.6 and 9.3.8: a tunnel goes past the redaction, a trace shows credentials.
+_REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
+_ALLOWED = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+# Answers that are fetched anew while nobody waits for them.
+_MOST_IN_BACKGROUND = 32
+
+
+class Proxy:
+    """The proxy: `run` it, then give it to a listener.
+
+    Args:
+        rules: that declare the routes and say what is redacted.
+        cache: for the answers of routes that have one.
+        redactions: takes what was found.
+        pressure: bounds the bodies that are read as a whole.
+        max_body_bytes: of one of them.
+        stopping: tells whether new calls are to be sent away.
+    """
+
+    def __init__(
+        self,
+        rules: RulesInForce,
+        cache: Cache,
+        redactions: Redactions,
+        pressure: Pressure,
+        max_body_bytes: int,
+        stopping: Callable[[], bool],
+    ) -> None:
+        # Unlike that of any other sidecar, so that a call that comes back is known.
+        self._via = f"sidecar-{secrets.token_hex(4)}".encode()
+        self._destinations = Destinations(rules)
+        self._outgoings = Outgoings(self._via, pressure, max_body_bytes)
+        self._cache = ResponseCache(cache, self._in_background)
+        self._models = ModelCalls()
+        self._redactions = redactions
+        self._max_body_bytes = max_body_bytes
+        self._stopping = stopping
+        self._nursery: trio.Nursery | None = None
+        self._calls = 0
+        self._idle = trio.lowlevel.ParkingLot()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own what goes on beside the calls, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self._nursery.start(self._destinations.run)
+            task_status.started()
+
+    async def idle(self) -> None:
+        """Wait until no call is under way."""
+        await trio.lowlevel.checkpoint()
+        while self._calls:
+            await self._idle.park()
+
+    async def handle(self, exchange: Exchange) -> None:
+        """Answer one request below ``/proxy/``.
+
+        Raises:
+            HTTPError: it is refused, or there is no answer.
+            Overloaded: there is no room for its body.
+            Disconnected: the client went away.
+        """
+        if self._stopping():
+            raise HTTPError(503, "The sidecar is shutting down; try again.", {"retry-after": "1"})
+        request = exchange.request
+        name, slash, path = request.raw_path.removeprefix(PREFIX).partition(b"/")
+        destination = self._destinations.find(name.decode("latin-1"))
+        if request.method in _REFUSED_METHODS:
+            raise HTTPError(405, "The proxy does not take this method.", {"allow": _ALLOWED})
+        with destination.upstream.in_use(), self._counted(destination.route.name):
+            await _unless_gone(exchange, lambda: self._call(exchange, destination, slash + path))
+
+    @contextmanager
+    def _counted(self, route: str) -> Iterator[None]:
+        self._calls += 1
+        metrics.PROXY_CALLS.labels(route).inc()
+        try:
+            yield
+        except HTTPError as error:
+            metrics.PROXY_FAILURES.labels(route, _reason(error)).inc()
+            raise
+        except Overloaded as error:
+            metrics.PROXY_FAILURES.labels(route, error.reason).inc()
+            raise
+        except Disconnected:
+            metrics.PROXY_FAILURES.labels(route, "client_gone").inc()
+            raise
+        finally:
+            self._calls -= 1
+            metrics.PROXY_CALLS.labels(route).dec()
+            if not self._calls:
+                self._idle.unpark_all()
+
+    async def _call(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
+        route, request = destination.route, exchange.request
+        outcome = Outcome()
+        try:
+            outgoing = await self._outgoings.make(exchange, destination, path, outcome)
+            call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
+            if route.observe == "llm":
+                call.model = self._models.begin(route.name, request.method, request.path)
+            if route.cache is not None:
+                await self._cache.answer(call)
+            else:
+                async with call.fetch([]) as answer:
+                    await call.deliver(answer)
+        except Dropped:
+            await exchange.start(204, [])
+            await exchange.finish()
+        finally:
+            self._redactions.add("http", outcome.report)
+
+    def _in_background(self, function: Callable[[], Awaitable[None]]) -> bool:
+        nursery = self._nursery
+        if nursery is None or len(nursery.child_tasks) > _MOST_IN_BACKGROUND:
+            return False
+        nursery.start_soon(function)
+        return True
+
+
+async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None]]) -> None:
+    """Run a function until its end, or until the client goes away; raises what it raises."""
+    failure: Exception | None = None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        await exchange.gone()
+        gone = True
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            await function()
+        # All others would come out of the nursery as a group.
+        except Exception as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    if gone:
+        raise Disconnected
+
+
+def _reason(error: HTTPError) -> str:
+    if isinstance(error, UpstreamError):
+        return error.failure
+    return "withheld" if isinstance(error, WithheldError) else "refused"
