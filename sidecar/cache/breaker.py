@@ -1,8 +1,8 @@
 """How long Redis is waited for, and when it is no longer asked.
 
-A call that takes too long is given up. After one such call, or a few in a row that were merely
-slow, the breaker is open: no call is made any more, so that a slow Redis costs a request nothing. A
-probe in the background closes it, once it was answered fast.
+A call that takes too long is given up. After one such call, or `_SLOW_CALLS` in a row that were
+merely slow, the breaker is open: no call is made any more, so that a slow Redis costs a request
+nothing. A probe in the background closes it, once it was answered fast.
 
 The process itself may stand still (throttled, or busy with a large request), which must not look
 like a slow Redis. So a call's time is counted in steps, of which each stall costs one, and slow is
@@ -37,10 +37,19 @@ class Breaker:
         """Tell whether an answer that was waited for so many seconds came soon enough."""
         return waited < self._slow_seconds
 
-    def answered(self, waited: float) -> bool:
-        """Take in that a call was answered; tell whether that makes one too many slow ones."""
-        self._slow_calls = 0 if self.is_fast(waited) else self._slow_calls + 1
-        return self._slow_calls >= _SLOW_CALLS
+    def is_enough(self, waited: float, *, given_up: bool) -> bool:
+        """Take in how a call went; tell whether no more should be made.
+
+        Args:
+            waited: seconds, see `IdleTime`.
+            given_up: whether it was not answered in time.
+        """
+        if self.is_fast(waited) and not given_up:
+            self._slow_calls = 0
+            return False
+        self._slow_calls += 1
+        # Given up though hardly waited for: it was rather the process that took the time.
+        return self._slow_calls >= _SLOW_CALLS or (given_up and not self.is_fast(waited))
 
     def close(self) -> None:
         """Let calls through."""

@@ -235,7 +235,8 @@ class Link:
             got = await answers([call(session.client) for call in calls], self._call_seconds)
         except trio.TooSlowError:
             metrics.REDIS_ERRORS.labels("timeout").inc()
-            self._spare(session, "TimeoutError")
+            if self._breaker.is_enough(self._idle.seconds - before, given_up=True):
+                self._spare(session, "TimeoutError")
             raise UnavailableError from None
         except ResponseError as error:
             metrics.REDIS_ERRORS.labels("refused").inc()
@@ -250,7 +251,8 @@ class Link:
             self._end(session, _root_cause(error))
             raise UnavailableError from None
         size = sent_bytes + sum(len(part) for part in got if isinstance(part, bytes))
-        if size < _LARGE_BYTES and self._breaker.answered(self._idle.seconds - before):
+        waited = self._idle.seconds - before
+        if size < _LARGE_BYTES and self._breaker.is_enough(waited, given_up=False):
             metrics.REDIS_ERRORS.labels("slow").inc()
             self._spare(session, "SlowError")
         return got

@@ -87,11 +87,25 @@ class Tracker:
 
 
 class _Tracked(BaseConnection):
-    """A connection that stays good while a message waits in it."""
+    """A connection that stays good while a message waits in it, and sends many commands at once."""
 
     @property
     def reusable(self) -> bool:
         return self.usable
+
+    async def _writer_task(self) -> None:
+        # coredis' own collects one command in each turn of the event loop, so that the first of a
+        # hundred is sent after a hundred turns.
+        while self.stream is not None:
+            commands = await self._write_buffer_out.receive()
+            while self._write_buffer_out.statistics().current_buffer_used:
+                commands.extend(self._write_buffer_out.receive_nowait())
+            packed = self._packer.pack_commands([(name, *args) for name, args in commands])
+            try:
+                await self.stream.send(b"".join(packed))
+            except Exception as error:
+                self._transport_failed = True
+                raise LostError("Connection lost while sending request") from error
 
 
 class _SingleConnection(_Tracked, TCPConnection):
