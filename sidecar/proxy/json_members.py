@@ -10,8 +10,8 @@ import re
 _NAME_BYTES = 64
 # How far to look for the end of what is skipped: to the end of a piece, again and again, would
 # take the square of its length for brackets without a quote.
-_LOOK_BYTES = 4096
-# Strings and brackets, about a microsecond each: what is made of nothing else is given up.
+_LOOK_BYTES = 2048
+# Strings and brackets, one or two microseconds each: what has more is given up, wherever it is cut.
 _STEPS = 50_000
 _STRUCTURE = re.compile(rb'["{}\[\]:,]')
 _BRACKET = re.compile(rb"[{}\[\]]")
@@ -55,13 +55,11 @@ class JsonMembers:
             data = data.lstrip(_BEFORE)
             if not data:
                 return
-            self._depth, self.done = 1, self.done or data[:1] != b"{"
+            self._depth, self.done = 1, data[:1] != b"{"
             data = data[1:]
         at = 0
         while at < len(data) and not self.done:
             start = at
-            self._steps -= 1
-            self.done = self._steps <= 0
             if self._in_string:
                 at = self._skip_string(data, at)
             elif self._depth > 1:
@@ -73,6 +71,7 @@ class JsonMembers:
                     self._kept = None
                 else:
                     self._kept += data[start:at]
+            self.done = self.done or self._steps <= 0
 
     def _step(self, data: bytes, at: int) -> int:
         """Go on between the members, and to where their values begin."""
@@ -81,6 +80,7 @@ class JsonMembers:
             return len(data)
         if match.start() > at:
             return match.start()
+        self._steps -= 1
         mark = match[0]
         if mark == b'"':
             self._in_string = True
@@ -97,7 +97,7 @@ class JsonMembers:
             if self._name is not None and self._kept is not None:
                 self.found[self._name] = bytes(self._kept[1:]).strip()
             self._name = self._kept = None
-            self.done = self.done or mark != b","
+            self.done = mark != b","
         return at + 1
 
     def _keep(self, room: int) -> None:
@@ -108,14 +108,17 @@ class JsonMembers:
         end = quote if quote >= 0 else min(at + _LOOK_BYTES, len(data))
         closed = data.count(b"}", at, end) + data.count(b"]", at, end)
         if closed < self._depth - 1:
-            self._depth += data.count(b"{", at, end) + data.count(b"[", at, end) - closed
+            opened = data.count(b"{", at, end) + data.count(b"[", at, end)
+            self._steps -= opened + closed
+            self._depth += opened - closed
         else:
-            self._steps -= closed
             for match in _BRACKET.finditer(data, at, end):
+                self._steps -= 1
                 self._depth += 1 if match[0] in b"{[" else -1
                 if self._depth == 1:
                     return match.end()
         self._in_string = quote >= 0
+        self._steps -= self._in_string
         return end + self._in_string
 
     def _skip_string(self, data: bytes, at: int) -> int:

@@ -101,4 +101,4 @@ def test_no_document_takes_long(start: bytes, unit: bytes) -> None:
     for piece in pieces:
         reader.feed(piece)
     # Where nothing bounds it, some take several seconds.
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 1.0
