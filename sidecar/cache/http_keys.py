@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from sidecar.cache.fields import values
-from sidecar.cache.keys import _canonical as canonical
+from sidecar.cache.keys import canonical
 from sidecar.cache.stored import Stored, Varies, selection
 from sidecar.http.messages import Headers
 

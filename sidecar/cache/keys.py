@@ -34,11 +34,11 @@ def tool_key(tool: str, args: dict[str, Any]) -> str:
         ValueError: a number that is not finite.
         RecursionError: arguments that are nested too deeply.
     """
-    digest = hashlib.sha256(_canonical([tool, args]).encode()).hexdigest()[:_DIGEST_CHARS]
+    digest = hashlib.sha256(canonical([tool, args]).encode()).hexdigest()[:_DIGEST_CHARS]
     return f"tool:{_clean(tool, _MAX_TOOL)}:{_readable(args)}:{digest}"
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
     """Return the one JSON text of a value: members sorted, no white space, ASCII only.
 
     ASCII also makes lone surrogates, which are valid in JSON (RFC 8259 section 8.2), encodable.
@@ -50,7 +50,7 @@ def _readable(args: dict[str, Any]) -> str:
     text = ""
     for name in sorted(args):
         value = args[name]
-        shown = value if isinstance(value, str) else _canonical(value)
+        shown = value if isinstance(value, str) else canonical(value)
         text += f"{',' if text else ''}{name[:_MAX_READABLE]}={shown[:_MAX_READABLE]}"
         if len(text) >= _MAX_READABLE:
             break

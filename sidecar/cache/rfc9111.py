@@ -6,12 +6,14 @@ operator's word stands for the origin's:
 - An answer that does not say how long it is fresh is so for the route's ``ttl``; with none, not at
   all. There is no guess from ``Last-Modified`` (section 4.2.2).
 - ``POST`` is cached only where the operator says that the answer depends on nothing but the body
-  (`CachedPost`). It is fresh for ``ttl``, else for an hour, unless it says otherwise.
+  (`CachedPost`). It is fresh for ``ttl``, else for an hour, unless it says otherwise. The word of
+  the operator also stands against ``no-cache``, with which servers of models keep proxies from
+  holding up their streams, and against ``Set-Cookie``, which is left out of what is stored.
 - Callers have a cache each (`sidecar.cache.http_keys`), which is what section 3.5 wants. With
   ``shared`` its rule holds for ``GET``, of all credentials: an answer to them is stored only if it
   says ``public``, ``s-maxage`` or ``must-revalidate``. For ``POST`` the operator's word is enough:
   it was given call by call.
-- ``Set-Cookie`` is not stored, nor is what it came with: a cookie is made for one client, and
+- ``Set-Cookie`` is not stored, nor, but for ``POST``, is what it came with: a cookie is made for one client, and
   answering with it again would give a session to another one, or bring back one that has ended.
 - Errors of the server (5xx) are never stored, whatever they say: the next call shall try again.
 - Stale answers are given as the response says and, where it says nothing and was fresh once, as
@@ -134,7 +136,7 @@ def storable(request: Headers, stored: Stored, options: RouteCache) -> float | N
         stored: the head of the response.
         options: of the route.
     """
-    said = directives(stored.headers)
+    said = _said(stored)
     if not _may_store(request, stored, said, options):
         return None
     lifetime = _lifetime(stored, said, options)
@@ -191,7 +193,7 @@ def _judge(
         return Forward("uri-miss")
     if not found.matches(request):
         return Forward("vary-miss")
-    return _reuse(found, directives(found.headers), request, asked, options, now)
+    return _reuse(found, _said(found), request, asked, options, now)
 
 
 def _reuse(
@@ -265,6 +267,14 @@ def _lifetime(stored: Stored, said: dict[str, int], options: RouteCache) -> floa
         default = _POST_SECONDS if options.ttl is None else options.ttl
         return default if 200 <= stored.status < 300 else None
     return options.ttl if _may_lack_lifetime(stored, said) else None
+
+
+def _said(stored: Stored) -> dict[str, int]:
+    """Return the directives of a response, of those that count."""
+    said = directives(stored.headers)
+    if stored.method == "POST":
+        said.pop("no-cache", None)
+    return said
 
 
 def _may_lack_lifetime(stored: Stored, said: dict[str, int]) -> bool:

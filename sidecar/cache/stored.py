@@ -58,6 +58,9 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag=1):
     ) -> "Stored":
         """Return the head of a response, to whose `pieces` the body is to be added."""
         kept = end_to_end(headers)
+        if method == "POST":
+            # Of those that come with a load balancer: for one client (see `rfc9111`).
+            kept = [(name, value) for name, value in kept if name != b"set-cookie"]
         if not any(name == b"date" for name, _ in kept):
             # RFC 9110 section 6.6.1 asks this of who keeps it or passes it on.
             kept.append((b"date", http_date_of(response_time)))

@@ -4,8 +4,10 @@ Direct routes go straight from the ASGI scope to their handler. Every other path
 fallback application, if there is one. No handler can break a connection or cause more than a 500.
 """
 
+import functools
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any
 
@@ -117,8 +119,12 @@ class _Exchange:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of a response; see `sidecar.http.messages.Exchange`."""
         self._has_body = self.request.method != "HEAD" and status not in _WITHOUT_BODY
+        headers = list(headers)
         if self._http1 and not self.ended and not _is_short(self.request):
-            headers = [*headers, (b"connection", b"close")]
+            headers.append((b"connection", b"close"))
+        # RFC 9110 section 6.6.1: of who answers, and of who passes on what has none.
+        if not any(name == b"date" for name, _ in headers):
+            headers.append((b"date", _date(int(time.time()))))
         await self._start({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, piece: bytes) -> None:
@@ -165,6 +171,11 @@ class _Exchange:
             await (self._start if is_start else self._send)(message)
 
         await app(scope, receive, send)
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()
 
 
 def join_headers(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -72,6 +72,8 @@ def _config() -> Config:
     config.h11_max_incomplete_size = 64 * 1024
     config.h2_max_concurrent_streams = 128
     config.include_server_header = False
+    # The application sets it, unless it passes a response on that has one.
+    config.include_date_header = False
     # Its records quote paths, and tracebacks quote payloads.
     config.accesslog = None
     config.errorlog = None

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
+import trio
 
 from sidecar.cache.cache_status import with_forward, with_hit
 from sidecar.cache.http_keys import invalidated, key_of, placed, variant_key
@@ -296,10 +297,10 @@ class ResponseCache:
         seconds = storable(request, stored, _options(call))
         if seconds is None:
             return
-        for place, entry, kept in placed(
-            key, request, stored, seconds, looked.primary, looked.seconds
-        ):
-            with suppress(ValueTooLargeError):
+        places = placed(key, request, stored, seconds, looked.primary, looked.seconds)
+        # A client that has its answer may go away now; each write has a time limit of its own.
+        with trio.CancelScope(shield=True), suppress(ValueTooLargeError):
+            for place, entry, kept in places:
                 await self._cache.set(place, pack(entry), kept)
 
     async def _check(

@@ -43,7 +43,7 @@ class Call(msgspec.Struct):
         exchange: with the client; None when there is none.
         outcome: takes what is found in the answer.
         model: what is measured of it, if it is a call of a model.
-        delivering: whether the answer has begun to go to the client.
+        delivering, delivered: whether the answer has begun to go to the client, and all of it has.
     """
 
     destination: Destination
@@ -54,6 +54,7 @@ class Call(msgspec.Struct):
     outcome: Outcome
     model: ModelCall | None = None
     delivering: bool = False
+    delivered: bool = False
 
     @asynccontextmanager
     async def fetch(self, extra: HeaderList) -> AsyncIterator[Answer]:
@@ -110,7 +111,7 @@ class Call(msgspec.Struct):
                 model.fail("client_gone")
 
     async def deliver(self, answer: Answer, keep: Callable[[bytes], None] | None = None) -> None:
-        """Send an answer to the client, piece by piece as it comes.
+        """Send an answer to the client, piece by piece as it comes, but not its end.
 
         Args:
             answer: with the headers that are for the client.
@@ -130,8 +131,7 @@ class Call(msgspec.Struct):
                 keep(piece)
             if exchange is not None:
                 await exchange.send(piece)
-        if exchange is not None:
-            await exchange.finish()
+        self.delivered = True
 
 
 class _Tapped:

@@ -7,6 +7,7 @@ was under way for it is cancelled, the call of the upstream with it.
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
@@ -95,7 +96,12 @@ class Proxy:
         if request.method in _REFUSED_METHODS:
             raise HTTPError(405, "The proxy does not take this method.", {"allow": _ALLOWED})
         with destination.upstream.in_use(), self._counted(destination.route.name):
-            await _unless_gone(exchange, lambda: self._call(exchange, destination, slash + path))
+            outcome = Outcome()
+            try:
+                await self._call(exchange, destination, slash + path, outcome)
+            finally:
+                self._redactions.add("http", outcome.report)
+            await exchange.finish()
 
     @contextmanager
     def _counted(self, route: str) -> Iterator[None]:
@@ -118,24 +124,28 @@ class Proxy:
             if not self._calls:
                 self._idle.unpark_all()
 
-    async def _call(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
+    async def _call(
+        self, exchange: Exchange, destination: Destination, path: bytes, outcome: Outcome
+    ) -> None:
         route, request = destination.route, exchange.request
-        outcome = Outcome()
         try:
             outgoing = await self._outgoings.make(exchange, destination, path, outcome)
-            call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
-            if route.observe == "llm":
-                call.model = self._models.begin(route.name, request.method, request.path)
-            if route.cache is not None:
-                await self._cache.answer(call)
-            else:
-                async with call.fetch([]) as answer:
-                    await call.deliver(answer)
         except Dropped:
             await exchange.start(204, [])
-            await exchange.finish()
-        finally:
-            self._redactions.add("http", outcome.report)
+            return
+        call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
+        if route.observe == "llm":
+            call.model = self._models.begin(route.name, request.method, request.path)
+        gone = await _unless_gone(exchange, partial(self._answer, call))
+        if gone and not call.delivered:
+            raise Disconnected
+
+    async def _answer(self, call: Call) -> None:
+        if call.destination.route.cache is not None:
+            await self._cache.answer(call)
+            return
+        async with call.fetch([]) as answer:
+            await call.deliver(answer)
 
     def _in_background(self, function: Callable[[], Awaitable[None]]) -> bool:
         nursery = self._nursery
@@ -145,8 +155,11 @@ class Proxy:
         return True
 
 
-async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None]]) -> None:
-    """Run a function until its end, or until the client goes away; raises what it raises."""
+async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None]]) -> bool:
+    """Run a function until its end, or until the client goes away; tell whether that was so.
+
+    Raises what the function raises.
+    """
     failure: Exception | None = None
     gone = False
 
@@ -166,8 +179,7 @@ async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    if gone:
-        raise Disconnected
+    return gone
 
 
 def _reason(error: HTTPError) -> str:
