@@ -199,7 +199,7 @@ def _text(body: bytes, content_type: str, redactor: Redactor, report: Report) ->
     except UnicodeError:
         raise UncheckedError("The text is not in the charset that it should be in.") from None
     changed = redact_text(text, redactor, report)
-    written = body if changed is text else changed.encode(charset, errors="replace")
+    written = body if changed == text else changed.encode(charset, errors="replace")
     if charset not in ("utf-8", "ascii"):
         # An upstream may read it as if no charset were declared.
         plain = written.decode("latin-1")

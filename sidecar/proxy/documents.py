@@ -50,7 +50,7 @@ def redact_document(body: bytes, redactor: Redactor, report: Report) -> bytes:
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)
     changed = _redact_json_text(text, redactor, report)
-    return body if changed is text else (mark + changed).encode()
+    return body if changed == text else (mark + changed).encode()
 
 
 def redact_lines(body: bytes, redactor: Redactor, outcome: Outcome) -> Generator[None, None, bytes]:

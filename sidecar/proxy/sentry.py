@@ -178,7 +178,7 @@ def _payload(item: _Item, redactor: Redactor, report: Report) -> bytes:
         except UnicodeDecodeError:
             raise UncheckedError("A text in the envelope is not UTF-8.") from None
         changed = redact_text(text, redactor, report)
-        return payload if changed is text else changed.encode()
+        return payload if changed == text else changed.encode()
     if kind in _DOCUMENTS and media_type.startswith(CONTAINER):
         return redact_container(payload, redactor, report)
     try:
