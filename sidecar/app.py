@@ -78,7 +78,9 @@ class Sidecar:
         self._listeners: list[Listener] = []
         self._rules = rules = RulesInForce(settings.rules_dir, settings.sidecar_hash_key.encode())
         redactions = Redactions()
-        self.cache = Cache.from_url(settings.redis_url, settings.sidecar_cache_bytes)
+        self.cache = Cache.from_url(
+            settings.redis_url, settings.sidecar_cache_bytes, settings.sidecar_cache_key_file
+        )
         built = exporters.build(settings)
         queue = Queue(
             {exporter.name: exporter.signals for exporter in built},
