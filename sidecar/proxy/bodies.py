@@ -151,7 +151,7 @@ def _redact(
             return (yield from redact_json_request(otlp, body, redactor, outcome))
         return redact_document(body, redactor, report)
     if kind == _FORM:
-        return _form(body, redactor, report)
+        return (yield from _form(body, redactor, report))
     if kind == "text/event-stream":
         stream = EventStreamRedactor(redactor, report, limit)
         changed = stream.feed(body) + stream.finish()
@@ -179,14 +179,14 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     return plain
 
 
-def _form(body: bytes, redactor: Redactor, report: Report) -> bytes:
+def _form(body: bytes, redactor: Redactor, report: Report) -> Generator[None, None, bytes]:
     if holds_json(body.decode("latin-1")):
         try:
             # What `curl -d` sends without a type.
             return redact_document(body, redactor, report)
         except UncheckedError:
             pass
-    return redact_form(body, redactor, report)
+    return (yield from redact_form(body, redactor, report))
 
 
 def _text(body: bytes, content_type: str, redactor: Redactor, report: Report) -> bytes:

@@ -7,7 +7,7 @@ asks for: they are meant for it, and without them no call succeeds.
 import re
 from urllib.parse import quote, unquote_to_bytes
 
-from sidecar.proxy.forms import as_text, redact_form
+from sidecar.proxy.forms import as_text, redact_query
 from sidecar.proxy.unchecked import UncheckedError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor
@@ -93,7 +93,7 @@ def redact_target(
     try:
         segments = [_segment(segment, redactor, report) for segment in path.split(b"/")]
         shown = b"/".join(segments)
-        return (path if shown == path else shown), redact_form(query, redactor, report)
+        return (path if shown == path else shown), redact_query(query, redactor, report)
     except DropRecordError:
         raise
     except Exception:

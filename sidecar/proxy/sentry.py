@@ -4,6 +4,7 @@ An envelope is lines of JSON headers with payloads between them, so that one req
 events beside attachments. Where a payload changes its size, the header of its item says so.
 """
 
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -37,6 +38,7 @@ _DOCUMENTS = frozenset(
     }
 )
 _TEXTS = frozenset({"statsd"})
+_NO_BLANK = re.compile(rb"\S")
 
 
 class _Item(msgspec.Struct):
@@ -83,7 +85,7 @@ def redact_envelope(
     _read_header(body[:at])
     written = [redact_document(body[:at], redactor, outcome.report), body[at : at + 1]]
     at += 1
-    while body[at:].strip():
+    while _NO_BLANK.search(body, at):
         item, at = _next_item(body, at)
         try:
             changed = _redacted(item, redactor, outcome.report, unknown)
