@@ -12,6 +12,7 @@ from bench import (
     engine,
     pressure,
     process,
+    proxy,
     quality,
     requests,
     worst,
@@ -28,6 +29,7 @@ SECTIONS = {
     "requests": requests.SECTION,
     "pressure": pressure.SECTION,
     "cache": cache.SECTION,
+    "proxy": proxy.SECTION,
     "throughput": durability.THROUGHPUT,
 }
 # These take from minutes to an hour.
