@@ -1,6 +1,7 @@
 """An upstream that streams events, each of which tells when it was sent.
 
-It runs as a process of its own: ``python -m bench.stamps``. The first line of output is the port. The clock is one for all processes of a machine.
+It runs as a process of its own: ``python -m bench.stamps``. The first line of output is the port.
+The clock is one for all processes of a machine.
 """
 
 import time
