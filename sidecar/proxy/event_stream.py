@@ -111,8 +111,6 @@ class EventStreamRedactor:
             return b"".join(self._redacted(lines))
         except DropRecordError:
             return b""
-        except UncheckedError:
-            raise
         except UnicodeDecodeError:
             raise UncheckedError("The stream of events is not UTF-8.") from None
         except Exception:

@@ -191,10 +191,11 @@ def test_text_in_no_charset_that_is_known_does_not_pass() -> None:
 
 @pytest.mark.parametrize("charset", ["utf-16", "utf-7", "cp037"])
 def test_a_wrong_charset_does_not_hide_what_an_upstream_may_read(charset: str) -> None:
-    body = b"mail alice@example.com "
-    with pytest.raises(UncheckedError):
-        assert redact(body, f"text/plain; charset={charset}") != body
-        raise UncheckedError("it was found in that charset, too")
+    try:
+        written = redact(b"mail alice@example.com ", f"text/plain; charset={charset}")
+    except UncheckedError:
+        return
+    assert b"alice" not in written
 
 
 def test_json_that_is_called_text_has_keys() -> None:
@@ -257,6 +258,7 @@ def test_a_long_value_of_a_form_is_read_with_its_blanks() -> None:
 
 def test_json_that_is_called_a_form_is_json() -> None:
     assert redact(b'{"password": "x&y=z"}', FORM) == b'{"password": "[REDACTED]"}'
+    assert redact(b"{a=1&password=x}", FORM) == b"{a=1&password=%5BREDACTED%5D"
 
 
 def test_when_sees_the_other_pairs_of_a_form() -> None:

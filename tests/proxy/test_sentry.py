@@ -246,6 +246,20 @@ def test_a_list_of_allowed_fields_leaves_an_envelope_one() -> None:
     assert json.loads(lines[2]) == {"message": "x"}
 
 
+def test_attributes_that_are_not_allowed_or_dropped_are_gone() -> None:
+    said = {"type": "log", "content_type": "application/vnd.sentry.items.log+json"}
+    attributes = {name: {"value": name, "type": "string"} for name in ("a", "b")}
+    body = envelope((said, json.dumps({"items": [{"attributes": attributes}]}).encode()))
+    drops = engine({"keys": ["a"], "action": {"drop": {}}}).redactor("http")
+    left = {"items": [{"attributes": {"b": {"value": "b", "type": "string"}}}]}
+    assert json.loads(redact(body, TYPE, redactor=drops).splitlines()[2]) == left
+    restricted = engine({"find": "email"}, allow=("items", "b", "content_type")).redactor("http")
+    assert json.loads(redact(body, TYPE, redactor=restricted).splitlines()[2]) == left
+    takes_all = engine({"keys": ["items"]}).redactor("http")
+    with pytest.raises(UncheckedError):
+        redact(body, TYPE, redactor=takes_all)
+
+
 def test_what_a_rule_writes_on_several_lines_stays_one_item() -> None:
     rule = {"pattern": "secret", "action": {"replace": {"with": "one\ntwo"}}}
     redactor = engine(rule).redactor("http")
