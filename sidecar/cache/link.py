@@ -172,9 +172,11 @@ class Link:
             if self._breaker.is_fast(self._idle.seconds - before):
                 self._use(session)
             if self._breaker.closed:
-                pause = _FIRST_PAUSE_SECONDS
-                with trio.move_on_after(PROBE_SECONDS):
+                with trio.move_on_after(PROBE_SECONDS) as calm:
                     await self._opened.wait()
+                # Opened sooner, Redis is now slow and now not, and is asked less and less.
+                if calm.cancelled_caught:
+                    pause = _FIRST_PAUSE_SECONDS
             if not self._breaker.closed:
                 await trio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(2 * pause, PROBE_SECONDS)

@@ -1,4 +1,6 @@
 import time
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import coredis
@@ -8,9 +10,10 @@ import trio
 
 from sidecar.cache.link import REST_SECONDS
 from sidecar.cache.redis_url import parse_url
+from sidecar.cache.tiers import Cache
 from sidecar.cache.tracking import Tracker, open_client
 from sidecar.metrics import REGISTRY
-from tests.cache.conftest import Start, until, value
+from tests.cache.conftest import MEMORY_BYTES, Start, until, value
 from tests.valkey import Relay, Valkey, run_valkey
 
 FRESH_SECONDS = 0.05
@@ -190,6 +193,30 @@ async def test_where_tracking_is_refused_every_value_comes_from_redis(
     await server.kill()
     await until(lambda: bool(cache._redis and cache._redis.copies_hold))
     assert await value(cache, "key") == b"2"
+
+
+async def test_names_that_are_hidden_are_told_of_as_well(
+    server: Valkey, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"one:{b64encode(bytes(32)).decode()}")
+    pods = [Cache.from_url(server.url, MEMORY_BYTES, str(path)) for _ in range(2)]
+    for pod in pods:
+        await nursery.start(pod.run)
+    await until(lambda: all(pod.redis_connected for pod in pods))
+    one, other = pods
+    for number in range(3):
+        await one.set("alice", b'"bob %d"' % number, 60)
+        with trio.fail_after(5):
+            while await value(other, "alice") != b'"bob %d"' % number:
+                await trio.lowlevel.checkpoint()
+    async with one.flight("alice", 1), other.try_lead("alice") as flight:
+        assert not flight.leads
+        with server.client() as client:
+            stored = {name: client.get(name) for name in client.scan_iter()}
+    assert len(stored) == 2
+    assert "alice" not in repr(stored)
+    assert "bob" not in repr(stored)
 
 
 async def test_who_has_a_value_and_what_redis_tells_is_counted(
