@@ -76,7 +76,8 @@ def redact_body(
         After each record of such a body, for `sidecar.work.work_in_turns`.
 
     Returns:
-        The redacted body; the same object when nothing in it was changed.
+        The redacted body; the same object when nothing in it was changed. OTLP in JSON is always
+        written anew.
 
     Raises:
         UnknownTypeError: nobody can look into a body of this type.
