@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import coredis
 from coredis.connection import BaseConnection
+from coredis.typing import Key
 
 from sidecar.cache.redis_url import Server
 from sidecar.cache.tracking import Tracker, open_client
@@ -13,6 +14,8 @@ from sidecar.cache.values import KEY_PREFIX
 
 # A key that nobody sets.
 _PROBE = KEY_PREFIX
+# Enough to find one for each primary, unless it has but a few of the 16,384 slots.
+_MOST_PROBE_NAMES = 10_000
 
 
 class Commands(Protocol):
@@ -31,7 +34,7 @@ class Commands(Protocol):
         """Return what a Lua script returns."""
 
     def ping(self) -> list[Awaitable[Any]]:
-        """Return calls that together show whether every server answers."""
+        """Return calls that together show whether every server answers, and is the right one."""
 
 
 class _Direct:
@@ -67,18 +70,32 @@ class _Cluster:
 
     def __init__(self, client: coredis.RedisCluster[bytes]) -> None:
         self._pool = client.connection_pool
+        self._probes = _probes(client.connection_pool.cluster_layout)
         self.get = client.get
         self.pttl = client.pttl
         self.unlink = client.unlink
         self.eval = client.eval
 
     def ping(self) -> list[Awaitable[Any]]:
-        return [self._ping(node) for node in self._pool.cluster_layout.primaries]
+        return [self._read(node, name) for node, name in self._probes]
 
-    async def _ping(self, node: Any) -> None:
+    async def _read(self, node: Any, name: bytes) -> None:
+        # Not by way of the client, which would go on to another node.
         async with self._pool.acquire(node) as connection:
-            request = connection.create_request(b"PING")
+            request = connection.create_request(b"GET", name)
         await request
+
+
+def _probes(layout: Any) -> list[tuple[Any, bytes]]:
+    """Return each primary with a key that nobody sets, and that it must not have passed on."""
+    probes: dict[tuple[str, int], tuple[Any, bytes]] = {}
+    names = (_PROBE + b"\xffprobe:%d" % number for number in range(_MOST_PROBE_NAMES))
+    for name in names:
+        node = layout.node_for_slot(Key(name).slot)
+        probes.setdefault((node.host, node.port), (node, name))
+        if len(probes) == len(layout.primaries):
+            break
+    return list(probes.values())
 
 
 @asynccontextmanager
