@@ -285,3 +285,28 @@ async def test_a_cluster_is_found_by_any_of_its_nodes(nursery: trio.Nursery) -> 
                 await client.set("key", b"value")
                 assert await client.get("key") == b"value"
         assert server.client().get("key") == b"value"
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_made_by_the_next(
+    nursery: trio.Nursery,
+) -> None:
+    async with run_valkey(cluster=True) as server:
+        url = f"redis+cluster://127.0.0.1:{server.port}"
+        async with open_client(parse_url(url), tracker(nursery)) as client:
+            pool: Any = client.connection_pool
+            (node,) = pool.cluster_layout.primaries
+
+            async def go_away(scope: trio.CancelScope, turns: int) -> None:
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+
+            for turns in range(20):
+                try:
+                    async with trio.open_nursery() as callers:
+                        callers.start_soon(go_away, callers.cancel_scope, turns)
+                        pool.release(await pool.get_connection(node))
+                except* coredis.exceptions.ConnectionError:  # in its handshake
+                    pass
+            with trio.fail_after(2):
+                await pool.get_connection(node)
