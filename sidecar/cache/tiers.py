@@ -150,14 +150,18 @@ class Cache:
 
     async def get(self, key: str) -> Found | None:
         """Return the value and what is left of its time, or None; counts a hit or a miss."""
-        found = await self._find(key)
-        if found is None:
-            self._misses += 1
-            metrics.CACHE_MISSES.inc()
-        else:
+        found = await self.look(key)
+        self.count(hit=found is not None)
+        return found
+
+    def count(self, *, hit: bool) -> None:
+        """Count a look-up of a caller that says itself what is a hit."""
+        if hit:
             self._hits += 1
             metrics.CACHE_HITS.inc()
-        return found
+        else:
+            self._misses += 1
+            metrics.CACHE_MISSES.inc()
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
         """Keep the value for ``ttl`` seconds (more than 0).
@@ -211,7 +215,8 @@ class Cache:
     def _name(self, key: str) -> str:
         return key if self._redis is None else self._redis.local_name(key)
 
-    async def _find(self, key: str) -> Found | None:
+    async def look(self, key: str) -> Found | None:
+        """Do as `get` does, and count nothing."""
         name = self._name(key)
         if self._redis is None or name in self._unsent or self._redis.copies_hold:
             found = self._memory.get(name)
