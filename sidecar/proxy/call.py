@@ -11,6 +11,7 @@ from http import HTTPStatus
 import msgspec
 
 from sidecar import metrics
+from sidecar.http.client import Failure
 from sidecar.http.messages import Exchange
 from sidecar.pressure import Held
 from sidecar.proxy.destinations import Destination
@@ -19,12 +20,13 @@ from sidecar.proxy.incoming import redact_answer
 from sidecar.proxy.model_calls import Failure as ModelFailure
 from sidecar.proxy.model_calls import ModelCall
 from sidecar.proxy.outgoing import Outgoing
-from sidecar.proxy.upstream import Answer, Failure, UpstreamError
+from sidecar.proxy.upstream import Answer, UpstreamError
 from sidecar.redaction.walk_otlp import Outcome
 
 _STATUSES = frozenset(map(int, HTTPStatus))
 _MODEL_FAILURES: dict[Failure, ModelFailure] = {
     "connect": "connection",
+    "tls": "connection",
     "busy": "connection",
     "timeout": "timeout",
     "protocol": "cut",
@@ -125,7 +127,8 @@ class Call(msgspec.Struct):
             self.delivering = True
             status = str(answer.status) if answer.status in _STATUSES else "other"
             metrics.PROXY_RESPONSES.labels(self.destination.route.name, status).inc()
-            await exchange.start(answer.status, response_headers(answer.headers, self.via))
+            headers = response_headers(answer.status, answer.headers, self.via)
+            await exchange.start(answer.status, headers)
         async for piece in answer.pieces:
             if keep is not None:
                 keep(piece)

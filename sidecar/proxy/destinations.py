@@ -14,7 +14,8 @@ from sidecar.proxy.upstream import Upstream
 from sidecar.redaction.redactor import Redactor
 from sidecar.redaction.reload import RulesInForce
 
-_CLOSE_SECONDS = 1.0
+# So often connections that are no longer used are looked for.
+_TICK_SECONDS = 10.0
 
 
 class Destination(msgspec.Struct, frozen=True):
@@ -48,16 +49,17 @@ class Destinations:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Close the connections of what is no longer in force, until cancelled; then all."""
+        """Close connections that are no longer wanted, until cancelled; then all."""
         try:
             async with trio.open_nursery() as self._nursery:
                 task_status.started()
-                await trio.sleep_forever()
+                while True:
+                    await trio.sleep(_TICK_SECONDS)
+                    for destination in self._all.values():
+                        destination.upstream.close_expired()
         finally:
-            with trio.move_on_after(_CLOSE_SECONDS) as scope:
-                scope.shield = True
-                for destination in self._all.values():
-                    await destination.upstream.close()
+            for destination in self._all.values():
+                destination.upstream.close()
 
     def find(self, name: str) -> Destination:
         """Return the route of this name; raises `HTTPError` 404 when there is none."""

@@ -1,0 +1,152 @@
+"""Responses of HTTP/1.1 (RFC 9112), parsed by llhttp: bytes in, head and pieces out. No I/O.
+
+One parser reads the responses of one connection, one after the other, as a client that sends a
+request only when it has the whole response to the one before.
+"""
+
+from httptools import HttpParserError, HttpResponseParser
+
+# Of status line and headers, and of trailers.
+MAX_HEAD_BYTES = 64 * 1024
+_MAX_INFORMATIONAL = 16
+
+
+class ProtocolError(Exception):
+    """What came is no HTTP response, or too large a head."""
+
+
+class CutError(Exception):
+    """The connection was closed before the response was complete."""
+
+
+class ResponseParser:
+    """Reads responses.
+
+    Attributes:
+        status: of the response that is being read; 0 until its head has come.
+        headers: names in lower case and values, in their order.
+        pieces: of the body, that have come since they were taken last.
+        complete: whether all of it has come.
+        reusable: whether another request may be sent after it.
+    """
+
+    def __init__(self) -> None:
+        self._parser = HttpResponseParser(self)
+        self._head_only = False
+        self._head_bytes = 0
+        self._informational = 0
+        self._begun = False
+        self._surplus = False
+        self._delimited = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []
+        self.complete = True
+        self.reusable = True
+
+    def expect(self, method: str) -> None:
+        """Begin with the response to a request of this method."""
+        if self._head_only:
+            # llhttp does not know of requests, and would wait for the body.
+            self._parser = HttpResponseParser(self)
+        self._head_only = method == "HEAD"
+        self._head_bytes = self._informational = 0
+        self._begun = self._surplus = self._delimited = False
+        self.status = 0
+        self.headers = []
+        self.pieces = []
+        self.complete = False
+        self.reusable = False
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes of the connection; ``b""`` when it was closed.
+
+        Raises:
+            ProtocolError, CutError: see there.
+        """
+        if not data:
+            self._end()
+            return
+        if not self.status:
+            self._count(len(data))
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError:
+            raise ProtocolError from None
+        if self._surplus:
+            self.reusable = False
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        # A head and the beginning of a body come in one.
+        if self._head_bytes > 2 * MAX_HEAD_BYTES:
+            raise ProtocolError
+
+    def _end(self) -> None:
+        if self.complete:
+            return
+        if not self.status or self._delimited:
+            raise CutError
+        self.complete = True
+
+    def take(self) -> bytes:
+        """Return what has come of the body since the last time."""
+        pieces = self.pieces
+        if not pieces:
+            return b""
+        self.pieces = []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def on_message_begin(self) -> None:
+        """llhttp: a message begins."""
+        self._surplus = self._surplus or self.complete
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """llhttp: a header, or a trailer."""
+        if self.complete:
+            return
+        if self.status:  # a trailer
+            self._count(len(name) + len(value))
+            return
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """llhttp: the head has come."""
+        if self.complete:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            # RFC 9110 section 15.2: there may be several before the response itself.
+            self._informational += 1
+            if status == 101 or self._informational > _MAX_INFORMATIONAL:
+                raise ProtocolError
+            self.headers = []
+            return
+        if status > 599 or sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+            raise ProtocolError
+        self.status = status
+        # RFC 9112 section 6.3: else the body goes on to the end of the connection.
+        self._delimited = any(
+            name == b"content-length" or (name == b"transfer-encoding" and _is_chunked(value))
+            for name, value in self.headers
+        )
+        if self._head_only:
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        """llhttp: some of the body."""
+        if self.complete:
+            self._surplus = True
+        else:
+            self.pieces.append(body)
+
+    def on_message_complete(self) -> None:
+        """llhttp: the message is over."""
+        if self.status and not self.complete:
+            self.complete = True
+            self.reusable = self._parser.should_keep_alive()
+
+
+def _is_chunked(value: bytes) -> bool:
+    return value.lower().rpartition(b",")[2].strip() == b"chunked"
