@@ -26,9 +26,13 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-_FORWARDED = frozenset(
-    {b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
-)
+# These are written anew: the host is the upstream's, the body is framed by `body_framing`, and
+# `Expect` is answered by the server of this side (section 10.1.1).
+_REPLACED = frozenset({b"host", b"expect", b"content-length"})
+# RFC 7239, and what was there before it.
+_FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
+# What is larger is taken for this (RFC 9110 section 7.6.2).
+_MOST_FORWARDS = 2**31 - 1
 # Of the body as it was: wrong when it is changed (RFC 9530, RFC 2616 section 14.15).
 _DIGESTS = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
 
@@ -70,14 +74,26 @@ def request_headers(request: Request, host: bytes, via: bytes, *, forwarded: boo
     """
     if any(n == b"via" and via in v.replace(b",", b" ").split() for n, v in request.raw_headers):
         raise HTTPError(508, "The route's upstream leads back to this sidecar.")
-    # `Expect` is answered by the server of this side (section 10.1.1).
-    dropped = {b"host", b"expect", b"content-length"} | _FORWARDED
+    left = forwards_left(request)
     headers = [(b"host", host)]
-    headers += [(n, v) for n, v in end_to_end(request.raw_headers) if n not in dropped]
+    for name, value in end_to_end(request.raw_headers):
+        if name in _REPLACED or name.startswith(_FORWARDED):
+            continue
+        if name == b"max-forwards" and left is not None:
+            value = b"%d" % (left - 1)
+        headers.append((name, value))
     if forwarded:
         headers += _forwarded(request)
     headers.append((b"via", b"1.1 " + via))
     return headers
+
+
+def forwards_left(request: Request) -> int | None:
+    """Return how often a request may go on, if it says so (RFC 9110 section 7.6.2)."""
+    value = request.headers.get("max-forwards", "")
+    if request.method != "OPTIONS" or not (value.isascii() and value.isdecimal()):
+        return None
+    return _MOST_FORWARDS if len(value) > 9 else int(value)
 
 
 def _forwarded(request: Request) -> HeaderList:
@@ -102,9 +118,17 @@ def body_framing(request: Request) -> HeaderList:
     return [] if length is None else [(b"content-length", length.encode("latin-1"))]
 
 
-def response_headers(headers: Headers, via: bytes) -> HeaderList:
-    """Return the headers of a response as it goes back."""
-    return [*end_to_end(headers), (b"via", b"1.1 " + via)]
+def response_headers(status: int, headers: Headers, via: bytes) -> HeaderList:
+    """Return the headers of a response as it goes back.
+
+    A length beside a transfer coding means nothing (RFC 9112 section 6.3), and a 204 has none
+    (RFC 9110 section 8.6).
+    """
+    coded = any(name == b"transfer-encoding" for name, _ in headers)
+    shown = end_to_end(headers)
+    if coded or status == 204:
+        shown = without(shown, b"content-length")
+    return [*shown, (b"via", b"1.1 " + via)]
 
 
 def target_of(base: bytes, rest: bytes) -> bytes:
@@ -117,10 +141,14 @@ def target_of(base: bytes, rest: bytes) -> bytes:
 
     Raises:
         HTTPError: 400, the path would climb out of ``base``: it has a segment ``.`` or ``..``,
-            also percent-encoded. An upstream may read a backslash or ``%2F`` as a slash.
+            also percent-encoded. An upstream may read a backslash or ``%2F`` as a slash, and may
+            leave out what follows a semicolon. Or it has a fragment, which none may have
+            (RFC 9112 section 3.2.1).
     """
+    if b"#" in rest:
+        raise HTTPError(400, "The path must not have a fragment.")
     for segment in rest.split(b"/"):
-        parts = unquote_to_bytes(segment).replace(b"\\", b"/").split(b"/")
-        if b"." in parts or b".." in parts:
-            raise HTTPError(400, "The path must not have segments of dots.")
+        for part in unquote_to_bytes(segment).replace(b"\\", b"/").split(b"/"):
+            if part.partition(b";")[0] in (b".", b".."):
+                raise HTTPError(400, "The path must not have segments of dots.")
     return (base.rstrip(b"/") + rest) or b"/"

@@ -56,8 +56,13 @@ async def redact_answer(
     """
     try:
         headers = redact_headers(answer.headers, destination.redactor, outcome.report)
-        if method == "HEAD" or answer.status in _WITHOUT_BODY:
+        if answer.status in _WITHOUT_BODY:
             return Answer(answer.status, headers, answer.pieces)
+        if method == "HEAD":
+            # Not necessarily those of what `GET` gets (RFC 9110 section 8.6).
+            return Answer(answer.status, of_changed_body(headers), answer.pieces)
+        if answer.status == 206:
+            raise WithheldError("The upstream's answer is a part, which cannot be checked.")
         coding = answer.value(b"content-encoding").strip().lower()
         kind = answer.value(b"content-type")
         if kind.lower().partition(";")[0].strip() == "text/event-stream" and coding in (

@@ -18,6 +18,7 @@ from sidecar.pressure import Overloaded, Pressure
 from sidecar.proxy.caching import ResponseCache
 from sidecar.proxy.call import Call
 from sidecar.proxy.destinations import Destination, Destinations
+from sidecar.proxy.forwarding import forwards_left
 from sidecar.proxy.incoming import WithheldError
 from sidecar.proxy.model_calls import ModelCalls
 from sidecar.proxy.outgoing import Dropped, Outgoings
@@ -95,6 +96,10 @@ class Proxy:
         destination = self._destinations.find(name.decode("latin-1"))
         if request.method in _REFUSED_METHODS:
             raise HTTPError(405, "The proxy does not take this method.", {"allow": _ALLOWED})
+        if forwards_left(request) == 0:
+            await exchange.start(200, [(b"allow", _ALLOWED.encode()), (b"content-length", b"0")])
+            await exchange.finish()
+            return
         with destination.upstream.in_use(), self._counted(destination.route.name):
             outcome = Outcome()
             try:
