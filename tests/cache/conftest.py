@@ -34,6 +34,13 @@ async def value(cache: Cache, key: str) -> bytes | None:
     return None if found is None else found.value
 
 
+async def sees(cache: Cache, key: str, expected: bytes | None) -> None:
+    """Wait until a cache has been told of what another one has written."""
+    with trio.fail_after(5):
+        while await value(cache, key) != expected:
+            await trio.lowlevel.checkpoint()
+
+
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Wait until the condition holds; fail when it does not within the time."""
     with trio.fail_after(seconds):

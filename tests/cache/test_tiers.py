@@ -10,7 +10,7 @@ from sidecar.cache.redis import RedisCache
 from sidecar.cache.tiers import MAX_VALUE_BYTES, Cache
 from sidecar.metrics import REGISTRY
 from sidecar.settings import SettingsError
-from tests.cache.conftest import MEMORY_BYTES, Start, until, value
+from tests.cache.conftest import MEMORY_BYTES, Start, sees, until, value
 from tests.valkey import Valkey
 
 
@@ -49,9 +49,9 @@ async def test_pods_share_what_they_set_and_delete(server: Valkey, connect: Star
     assert found.value == b"1"
     assert 50 < found.ttl <= 60
     await other.set("key", b"2", 60)
-    assert await value(one, "key") == b"2"
+    await sees(one, "key", b"2")
     await other.delete("key")
-    assert await value(one, "key") is None
+    await sees(one, "key", None)
 
 
 async def test_a_value_ends_in_memory_when_it_ends_in_redis(server: Valkey, connect: Start) -> None:
@@ -236,7 +236,7 @@ async def test_a_value_too_large_for_this_pods_memory_comes_from_redis(
     large, small = await connect(server.url), await connect(server.url, max_bytes=2000)
     await small.set("key", b"1", 60)
     await large.set("key", b"1" * 4000, 60)
-    assert await value(small, "key") == b"1" * 4000
+    await sees(small, "key", b"1" * 4000)
     assert small._memory.get("key") is None
 
 

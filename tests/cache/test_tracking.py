@@ -13,7 +13,7 @@ from sidecar.cache.redis_url import parse_url
 from sidecar.cache.tiers import Cache
 from sidecar.cache.tracking import Tracker, open_client
 from sidecar.metrics import REGISTRY
-from tests.cache.conftest import MEMORY_BYTES, Start, until, value
+from tests.cache.conftest import MEMORY_BYTES, Start, sees, until, value
 from tests.valkey import Relay, Valkey, run_valkey
 
 FRESH_SECONDS = 0.05
@@ -47,9 +47,7 @@ async def test_what_one_pod_writes_another_sees_at_once(server: Valkey, connect:
             expected = b"%d" % (1000 * attempt + number)
             await writer.set("key", expected, 60)
             written = time.perf_counter()
-            with trio.fail_after(5):
-                while await value(reader, "key") != expected:
-                    await trio.lowlevel.checkpoint()
+            await sees(reader, "key", expected)
             took.append(time.perf_counter() - written)
         worst = min(worst, max(took))
     assert worst < FRESH_SECONDS
@@ -62,9 +60,7 @@ async def test_the_last_writer_is_told_as_well(server: Valkey, connect: Start) -
             expected = b'"%d %d"' % (number, cache is one)
             await cache.set("key", expected, 60)
             assert await value(cache, "key") == expected
-            with trio.fail_after(5):
-                while await value(reader, "key") != expected:
-                    await trio.lowlevel.checkpoint()
+            await sees(reader, "key", expected)
 
 
 async def test_what_is_deleted_flushed_or_has_expired_is_not_answered(
@@ -101,8 +97,7 @@ async def test_a_change_that_overtakes_an_answer_wins(
             else:
                 await other.delete("key")
             relay.release()
-        expected = b"%d" % number if change == "set" else None
-        assert await value(reader, "key") == expected
+        await sees(reader, "key", b"%d" % number if change == "set" else None)
 
 
 async def test_a_change_that_overtakes_the_answer_to_an_own_write_wins(
@@ -118,7 +113,7 @@ async def test_a_change_that_overtakes_the_answer_to_an_own_write_wins(
                 await until(lambda: client.get("telemetry-cache:key") == own)  # noqa: B023
             await other.set("key", b'"other %d"' % number, 60)
             relay.release()
-        assert await value(writer, "key") == b'"other %d"' % number
+        await sees(writer, "key", b'"other %d"' % number)
 
 
 async def test_a_killed_connection_empties_what_redis_gave(server: Valkey, connect: Start) -> None:
@@ -127,9 +122,7 @@ async def test_a_killed_connection_empties_what_redis_gave(server: Valkey, conne
         await other.set("key", b"%d" % number, 60)
         await other.set("gone", b"1", 60)
         assert await value(reader, "gone") == b"1"
-        with trio.fail_after(5):
-            while await value(reader, "key") != b"%d" % number:
-                await trio.lowlevel.checkpoint()
+        await sees(reader, "key", b"%d" % number)
         with server.client() as client:
             client.client_kill_filter(_type="normal", skipme=True)
         await until(lambda: not reader.redis_connected)
@@ -207,9 +200,7 @@ async def test_names_that_are_hidden_are_told_of_as_well(
     one, other = pods
     for number in range(3):
         await one.set("alice", b'"bob %d"' % number, 60)
-        with trio.fail_after(5):
-            while await value(other, "alice") != b'"bob %d"' % number:
-                await trio.lowlevel.checkpoint()
+        await sees(other, "alice", b'"bob %d"' % number)
     async with one.flight("alice", 1), other.try_lead("alice") as flight:
         assert not flight.leads
         with server.client() as client:
