@@ -119,7 +119,9 @@ class ProxyRoute(_Strict, frozen=True, kw_only=True):
         try:
             url = urlsplit(self.upstream)
             port = url.port
-        except ValueError:
+            # As whoever looks its address up does: names have labels of up to 63 characters.
+            (url.hostname or "").encode("idna")
+        except ValueError:  # UnicodeError is one too
             raise ValueError("`upstream` is not a URL") from None
         if url.scheme not in ("http", "https") or not url.hostname or port == 0:
             raise ValueError("`upstream` must be http://host[:port][/path] or https://…")
