@@ -9,6 +9,7 @@ import math
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
@@ -21,10 +22,11 @@ from sidecar.admin import redactions as redactions_api
 from sidecar.admin.health import Health
 from sidecar.cache import api as cache_api
 from sidecar.cache.tiers import Cache
-from sidecar.http.asgi import Application, ASGIApp
+from sidecar.http import http1, http2
+from sidecar.http.application import Application
+from sidecar.http.listening import bind
 from sidecar.http.openapi import document
 from sidecar.http.pages import create_app
-from sidecar.http.server import bind, serve
 from sidecar.pipeline.dispatch import Pipeline
 from sidecar.pipeline.queue import Queue
 from sidecar.pressure import Pressure, memory_limit
@@ -52,11 +54,11 @@ class StartError(Exception):
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """One socket and what is served on it."""
+    """One socket and what serves on it."""
 
     name: str
     sock: socket.socket
-    app: ASGIApp
+    serve: Callable[..., Awaitable[None]]
 
 
 class Sidecar:
@@ -130,19 +132,21 @@ class Sidecar:
         host = settings.sidecar_host
         documented = document(self._api, settings.telemetry_cache_version)
         pressure = self._pressure
-        api = Application(self._api, pressure, fallback=create_app(self._api, documented))
-        otlp = Application(self._otlp, pressure)
-        admin = Application(self._admin)
-        for name, at, port, app in (
+        pages = create_app(self._api, documented)
+        api = partial(http1.serve, Application(self._api, pressure, fallback=pages))
+        otlp = partial(http1.serve, Application(self._otlp, pressure))
+        admin = partial(http1.serve, Application(self._admin))
+        grpc = partial(http2.serve, self._grpc)
+        for name, at, port, serve in (
             ("SIDECAR_PORT", host, settings.sidecar_port, api),
             ("SIDECAR_OTLP_HTTP_PORT", host, settings.sidecar_otlp_http_port, otlp),
-            ("SIDECAR_OTLP_GRPC_PORT", host, settings.sidecar_otlp_grpc_port, self._grpc),
+            ("SIDECAR_OTLP_GRPC_PORT", host, settings.sidecar_otlp_grpc_port, grpc),
             ("PROMETHEUS_PORT", settings.sidecar_metrics_host, settings.prometheus_port, admin),
         ):
             if not port:
                 continue
             try:
-                self._listeners.append(Listener(name, bind(at, port), app))
+                self._listeners.append(Listener(name, bind(at, port), serve))
             except OSError as error:
                 self.close()
                 reason = error.strerror or str(error)
@@ -189,9 +193,7 @@ class Sidecar:
         _log.info("stopped")
 
     async def _serve(self, nursery: trio.Nursery, listener: Listener, until: trio.Event) -> None:
-        start = partial(
-            serve, listener.app, listener.sock, stopping=until, grace_seconds=_GRACE_SECONDS
-        )
+        start = partial(listener.serve, listener.sock, stopping=until, grace_seconds=_GRACE_SECONDS)
         await nursery.start(start)
 
     async def _stop_on_signal(

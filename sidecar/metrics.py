@@ -148,6 +148,26 @@ MODEL_UNREAD = _counter(
     "route",
 )
 
+# The proxy.
+PROXY_CALLS = _gauge("proxy_calls", "Calls through the proxy under way.", "route")
+PROXY_RESPONSES = _counter(
+    "proxy_responses_total",
+    "Answers that went to clients of the proxy.",
+    "route",
+    "status",
+)
+PROXY_FAILURES = _counter(
+    "proxy_failures_total", "Calls that the proxy refused, or that failed.", "route", "reason"
+)
+PROXY_UPSTREAM_SECONDS = Histogram(
+    "proxy_upstream_seconds",
+    "Time from the call of an upstream to the head of its answer.",
+    ("route",),
+    namespace=_NAMESPACE,
+    registry=REGISTRY,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
+
 # The process.
 BUILD_INFO = _gauge("build_info", "1, with the version as a label.", "version")
 RULES = _gauge("rules", "Redaction rules in force.")

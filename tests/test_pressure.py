@@ -16,8 +16,9 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from bench.process import memory_bytes
-from sidecar.http import server
-from sidecar.http.asgi import Application
+from sidecar.http import http1
+from sidecar.http.application import Application
+from sidecar.http.listening import bind
 from sidecar.pressure import (
     MAX_REQUESTS,
     Held,
@@ -200,11 +201,11 @@ def _counted(sidecar: SidecarProcess, name: str, **labels: str) -> float:
 async def test_connections_above_the_bound_wait_until_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 2)
-    sock = server.bind("127.0.0.1", 0)
+    monkeypatch.setattr(http1, "MAX_CONNECTIONS", 2)
+    sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     stopping = trio.Event()
-    serve = partial(server.serve, Application([]), sock, stopping=stopping, grace_seconds=1)
+    serve = partial(http1.serve, Application([]), sock, stopping=stopping, grace_seconds=1)
     async with trio.open_nursery() as nursery:
         await nursery.start(serve)
         first, second, third = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(3)]

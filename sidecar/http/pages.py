@@ -15,7 +15,8 @@ from quart import request as quart_request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, NotFound
 
-from sidecar.http.asgi import ASGIApp, join_headers, log_failure
+from sidecar.http.asgi import ASGIApp, join_headers
+from sidecar.http.failures import log_failure
 from sidecar.http.messages import Handler, HTTPError, Request, Response, problem
 from sidecar.http.routing import Route
 

@@ -17,7 +17,8 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from sidecar import metrics
-from sidecar.http.asgi import Receive, Scope, Send, log_failure
+from sidecar.http.asgi import Receive, Scope, Send
+from sidecar.http.failures import log_failure
 from sidecar.http.body import READ_SECONDS, decompress
 from sidecar.http.messages import Disconnected, HTTPError
 from sidecar.pipeline.queue import QueueFull

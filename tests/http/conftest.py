@@ -6,11 +6,12 @@ import msgspec
 import pytest
 import trio
 
-from sidecar.http.asgi import Application, ASGIApp
+from sidecar.http.application import Application
 from sidecar.http.body import read_body, read_json
+from sidecar.http.http1 import serve
+from sidecar.http.listening import bind
 from sidecar.http.messages import Handler, HTTPError, Request, Response, json_response
 from sidecar.http.routing import Body, Route
-from sidecar.http.server import bind, serve
 
 LIMIT = 256 * 1024
 
@@ -36,7 +37,7 @@ async def served(nursery: trio.Nursery) -> AsyncIterator[Serve]:
     """Return ``await served(app, grace_seconds=5.0)``."""
     clients = []
 
-    async def start(app: ASGIApp, grace_seconds: float = 5.0) -> Served:
+    async def start(app: Application, grace_seconds: float = 5.0) -> Served:
         sock = bind("127.0.0.1", 0)
         port = sock.getsockname()[1]
         client = httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10)

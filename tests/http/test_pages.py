@@ -6,7 +6,7 @@ import pytest
 import structlog
 
 import sidecar.http
-from sidecar.http.asgi import Application
+from sidecar.http.application import Application
 from sidecar.http.messages import HTTPError, Request, Response, json_response
 from sidecar.http.openapi import document
 from sidecar.http.pages import create_app
@@ -80,7 +80,7 @@ async def test_what_is_not_there_is_a_problem(client: Any, path: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "BREW"])
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/cold", "/docs", "/openapi.json"])
 async def test_another_method_is_told_which_are_allowed(
     client: Any, method: str, path: str

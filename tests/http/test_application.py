@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from sidecar import metrics
-from sidecar.http.asgi import Application
+from sidecar.http.application import Application
 from sidecar.http.messages import Request, Response
 from sidecar.http.routing import Route
 
@@ -105,16 +105,19 @@ async def test_answered_requests_are_counted_by_route_method_and_status(server: 
         counted("/hello", "GET", 200),
         counted("other", "GET", 404),
         counted("/hello", "other", 405),
+        counted("other", "other", 501),
     ]
     await server.client.get("/hello")
     await server.client.get("/some/scanner/path")
-    await server.client.request("BREW", "/hello")
+    await server.client.request("PROPFIND", "/hello")
+    assert (await server.client.request("BREW", "/hello")).status_code == 501
     after = [
         counted("/hello", "GET", 200),
         counted("other", "GET", 404),
         counted("/hello", "other", 405),
+        counted("other", "other", 501),
     ]
-    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1, 1]
     sample = "telemetry_cache_http_request_duration_seconds_count"
     assert (metrics.REGISTRY.get_sample_value(sample, {"route": "/hello"}) or 0) >= 1
 
@@ -197,13 +200,14 @@ async def test_a_broken_fallback_and_a_large_body_for_it_are_problems(
     assert_problem(await server.client.post("/cold", content=bytes(100_000)), 413)
 
 
-async def test_a_websocket_is_refused(talk: Any) -> None:
-    await talk.say(
-        b"GET /hello HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-    status, _, _ = await talk.hear()
-    assert status == 403
+async def test_an_upgrade_is_answered_without_one(talk: Any) -> None:
+    for _ in range(2):
+        await talk.say(
+            b"POST /echo HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: h2c\r\n"
+            b"content-length: 4\r\n\r\nping"
+        )
+        status, _, body = await talk.hear()
+        assert (status, body) == (200, b"ping")
 
 
 @pytest.mark.parametrize(

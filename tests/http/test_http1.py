@@ -3,16 +3,14 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import h2.config
-import h2.connection
-import h2.events
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sidecar.http.asgi import Application
+from sidecar.http.application import Application
+from sidecar.http.http1 import serve
+from sidecar.http.listening import bind
 from sidecar.http.messages import Request, Response
-from sidecar.http.server import bind, serve
 
 
 def test_a_taken_port_is_found_when_it_is_bound() -> None:
@@ -159,80 +157,3 @@ async def test_cancelling_the_server_ends_it_at_once_whatever_its_clients_do(
                 await stream.receive_some(1000)
                 nursery.cancel_scope.cancel()
                 await wait_all_tasks_blocked()
-
-
-class Http2:
-    """An HTTP/2 client by prior knowledge, one request at a time."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
-        config = h2.config.H2Configuration(
-            validate_outbound_headers=False, normalize_outbound_headers=False
-        )
-        self.h2 = h2.connection.H2Connection(config)
-        self.h2.initiate_connection()
-
-    async def send(self, path: str, body: bytes, *, end: bool = True) -> int:
-        stream_id = self.h2.get_next_available_stream_id()
-        head = [(":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "h")]
-        self.h2.send_headers(stream_id, head)
-        if body or end:
-            self.h2.send_data(stream_id, body, end_stream=end)
-        await self.flush()
-        return stream_id
-
-    async def flush(self) -> None:
-        await self.stream.send_all(self.h2.data_to_send())
-
-    async def receive(self, stream_id: int) -> tuple[bytes, bytes]:
-        status = body = b""
-        while True:
-            with trio.fail_after(10):
-                data = await self.stream.receive_some(65536)
-            assert data, "the server closed the connection"
-            for event in self.h2.receive_data(data):
-                if isinstance(event, h2.events.ResponseReceived):
-                    status = dict(event.headers)[b":status"]
-                elif isinstance(event, h2.events.DataReceived):
-                    body += event.data
-                elif isinstance(event, h2.events.StreamEnded) and event.stream_id == stream_id:
-                    await self.flush()
-                    return status, body
-            await self.flush()
-
-
-async def test_http2_by_prior_knowledge_takes_thousands_of_requests(server: Any) -> None:
-    async with await server.connect() as stream:
-        client = Http2(stream)
-        for _ in range(1500):
-            assert await client.receive(await client.send("/echo", b"ping")) == (b"200", b"ping")
-
-
-async def test_an_early_refusal_over_http2_leaves_the_connection_usable(server: Any) -> None:
-    async with await server.connect() as stream:
-        client = Http2(stream)
-        refused = await client.send("/deaf", b"x" * 10_000, end=False)
-        client.h2.send_data(refused, b"x" * 10_000, end_stream=True)
-        await client.flush()
-        status, _ = await client.receive(refused)
-        assert status == b"415"
-        assert await client.receive(await client.send("/echo", b"ping")) == (b"200", b"ping")
-
-
-@pytest.mark.parametrize("fault", ["path", "late data"])
-async def test_a_connection_that_breaks_the_protocol_harms_no_other(
-    server: Any, fault: str
-) -> None:
-    async with await server.connect() as stream:
-        client = Http2(stream)
-        if fault == "path":
-            await client.send("/h\u00e9", b"")
-        else:
-            refused = await client.send("/deaf", b"x", end=False)
-            await client.receive(refused)  # after the server has waited for the end of the body
-            client.h2.send_data(refused, b"x" * 1000)
-            await client.flush()
-        with trio.fail_after(10):
-            while await stream.receive_some(65536):
-                pass
-    assert (await server.client.get("/hello")).status_code == 200

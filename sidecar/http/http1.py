@@ -1,0 +1,413 @@
+"""An HTTP/1.1 server on Trio: a bound socket, a handler of exchanges, and a way to stop.
+
+`sidecar.http.requests` reads what comes; here it is received, answered and timed. A connection is
+one task: it has one request at a time, and reads on only when that has been answered or more of its
+body is asked for.
+"""
+
+import functools
+import select
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import partial
+from http import HTTPStatus
+from urllib.parse import unquote
+
+import trio
+
+from sidecar import metrics
+from sidecar.http.listening import MAX_CONNECTIONS, Listener
+from sidecar.http.messages import Disconnected, Headers, Request, Response, problem
+from sidecar.http.requests import Incoming, RequestError, RequestParser
+
+KEEP_ALIVE_SECONDS = 75.0
+HEAD_SECONDS = 15.0
+# What is read and thrown away of a body that its handler refused: a body up to this size keeps
+# its connection; on any other the client is told to close it.
+DRAIN_BYTES = 64 * 1024
+# How long a client may take to read a refusal while it still sends: closing at once would reset
+# the connection, and the refusal would be lost with it (RFC 9112 section 9.6).
+LINGER_SECONDS = 2.0
+# What takes longer is looked at so often: is the client still there?
+_LOOK_SECONDS = 0.25
+_READ_BYTES = 64 * 1024
+# What a client may send of its next requests while it takes a response.
+_AHEAD_BYTES = 64 * 1024
+# Linux tells of a client that has closed its side whatever is left to read (poll(2)).
+_GONE = getattr(select, "POLLRDHUP", 0)
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+}
+# RFC 9110 section 6.4.1: responses that have no content whatever their head says.
+_WITHOUT_BODY = frozenset({204, 304})
+
+Handler = Callable[["Http1Exchange"], Awaitable[None]]
+
+
+class Http1Exchange:
+    """One request and its response; see `sidecar.http.messages.Exchange`.
+
+    Attributes:
+        request: as handlers see it.
+        ended: whether the request's body has been read to its end; at first, whether it has none.
+        status: of the response, 0 until it has begun.
+        on_start: called with the status before the response is sent, so that who has it finds it
+            counted.
+        finished: whether the response is complete.
+    """
+
+    def __init__(self, connection: "_Connection", incoming: Incoming) -> None:
+        self._connection = connection
+        self._incoming = incoming
+        self._has_body = True
+        self._chunked = False
+        self._body_ended: trio.Event | None = None
+        self._continue = incoming.expects_continue
+        self.ended = not incoming.has_body
+        self.keep_alive = incoming.keep_alive
+        self.status = 0
+        self.on_start: Callable[[int], None] | None = None
+        self.finished = False
+        self.request = Request(
+            method=incoming.method,
+            path=_decoded(incoming.path),
+            query=incoming.query.decode("ascii"),
+            headers=_joined(incoming.headers),
+            receive=self._receive_to_keep,
+            raw_path=incoming.path,
+            raw_headers=incoming.headers,
+            client=connection.client,
+        )
+
+    async def receive(self) -> bytes:
+        """Return the next piece of the body, ``b""`` at its end; raises `Disconnected`."""
+        incoming, connection = self._incoming, self._connection
+        while not self.ended:
+            if piece := incoming.take():
+                return piece
+            if incoming.ended:
+                self._end()
+                break
+            if self._continue:
+                self._continue = False
+                await connection.send(_CONTINUE)
+            await connection.receive()
+        return b""
+
+    def _end(self) -> None:
+        self.ended = True
+        if self._body_ended is not None:
+            self._body_ended.set()
+
+    async def _receive_to_keep(self) -> bytes:
+        piece = await self.receive()
+        self.request.held.take(len(piece))
+        return piece
+
+    async def gone(self) -> None:
+        """Return when the client has gone away; waits for the end of the request's body first."""
+        if not self.ended:
+            self._body_ended = trio.Event()
+            await self._body_ended.wait()
+        await self._connection.gone()
+
+    async def respond(self, response: Response) -> None:
+        """Send a whole response."""
+        headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in response.headers.items()]
+        # RFC 9110 section 8.6: these have no content, so no length.
+        if response.status >= 200 and response.status not in _WITHOUT_BODY:
+            headers.append((b"content-length", b"%d" % len(response.body)))
+        head = self._head(response.status, headers)
+        await self._connection.send(head + response.body if self._has_body else head)
+        await self._finish()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Send the head of the response; without a ``Content-Length`` its body is chunked."""
+        await self._connection.send(self._head(status, headers))
+
+    async def send(self, piece: bytes) -> None:
+        """Send a piece of the body; nothing when the response has none, as to ``HEAD``."""
+        if self._has_body and piece:
+            await self._connection.send(
+                b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
+            )
+
+    async def finish(self) -> None:
+        """Say that the response is complete, then take what is left of the request's body."""
+        if self._chunked:
+            await self._connection.send(b"0\r\n\r\n")
+        await self._finish()
+
+    async def _finish(self) -> None:
+        if not self.ended:
+            # The client has the whole response now, and may stop sending.
+            with trio.move_on_after(LINGER_SECONDS):
+                try:
+                    while await self.receive():
+                        pass
+                except (Disconnected, RequestError):
+                    self.keep_alive = False
+        self.finished = True
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        self.status = status
+        if not self.ended and (self._continue or not _is_short(self.request)):
+            self.keep_alive = False
+        framed = dated = False
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        for name, value in headers:
+            framed = framed or name == b"content-length"
+            dated = dated or name == b"date"
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not dated:
+            lines.append(_date(int(time.time())))
+        self._has_body = self.request.method != "HEAD" and status not in _WITHOUT_BODY
+        if self._has_body and not framed:
+            self._chunked = self._incoming.is_1_1
+            if self._chunked:
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:  # the body ends with the connection
+                self.keep_alive = False
+        if not self.keep_alive or self._connection.is_last:
+            self.keep_alive = False
+            lines.append(b"connection: close\r\n")
+        elif not self._incoming.is_1_1:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        # Nothing in it may be read as another line.
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            self.status = 0
+            raise ValueError("A header of the response is not allowed in it.")
+        if self.on_start is not None:
+            self.on_start(status)
+        return head
+
+
+class _Connection:
+    """One connection.
+
+    Attributes:
+        client: the address of the client.
+        is_last: whether the request that is being answered is the last one.
+        waiting: for a head, to be cancelled when the server stops; None while a request is
+            answered.
+        working: the answering of a request, and since when.
+    """
+
+    def __init__(self, stream: trio.SocketStream, handler: Handler):
+        self._stream = stream
+        self._handler = handler
+        self._parser = RequestParser()
+        self.client = str(stream.socket.getpeername()[0])
+        self.is_last = False
+        self.waiting: trio.CancelScope | None = None
+        self.working: tuple[float, trio.CancelScope] | None = None
+        self._ended = False
+
+    async def run(self) -> None:
+        """Answer one request after the other, until there are no more."""
+        try:
+            while incoming := await self._next():
+                if not await self._answer(incoming):
+                    break
+        except (Disconnected, trio.TooSlowError):
+            pass
+        except RequestError as error:
+            await self._refuse(error)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._stream.socket.close()
+
+    async def _next(self) -> Incoming | None:
+        """Return the next request; None: there is none."""
+        parser = self._parser
+        if incoming := parser.next():
+            return incoming
+        if self.is_last:
+            return None
+        with trio.move_on_after(KEEP_ALIVE_SECONDS) as self.waiting:
+            begun = not parser.is_idle
+            while True:
+                if parser.error is not None:
+                    raise parser.error
+                if not begun and not parser.is_idle:
+                    begun = True
+                    self.waiting.deadline = trio.current_time() + HEAD_SECONDS
+                data = await self._receive_some()
+                if not data:
+                    return None
+                parser.feed(data)
+                if incoming := parser.next():
+                    self.waiting = None
+                    return incoming
+        self.waiting = None
+        if not parser.is_idle and not self.is_last:
+            raise RequestError(408, "The head of the request did not arrive in time.")
+        return None
+
+    async def _answer(self, incoming: Incoming) -> bool:
+        """Answer a request; tell whether another one may follow."""
+        with trio.CancelScope() as scope:
+            self.working = trio.current_time(), scope
+            exchange = Http1Exchange(self, incoming)
+            await self._handler(exchange)
+        self.working = None
+        return exchange.finished and exchange.ended and exchange.keep_alive
+
+    async def _refuse(self, error: RequestError) -> None:
+        """Say what is wrong with what the client sent, and give it time to read that."""
+        metrics.HTTP_REQUESTS.labels("other", "other", error.status).inc()
+        response = problem(error)
+        lines = [_STATUS_LINES[error.status], b"connection: close\r\n", _date(int(time.time()))]
+        lines += [b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in response.headers.items()]
+        lines.append(b"content-length: %d\r\n\r\n" % len(response.body))
+        with trio.move_on_after(LINGER_SECONDS):
+            try:
+                await self.send(b"".join(lines) + response.body)
+                await self._stream.send_eof()
+                while await self._receive_some():
+                    pass
+            except (Disconnected, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+
+    async def receive(self) -> None:
+        """Receive more of the body that is being read; raises `Disconnected`, `RequestError`."""
+        if self._parser.error is not None:
+            raise self._parser.error
+        data = await self._receive_some()
+        if not data:
+            raise Disconnected
+        self._parser.feed(data)
+
+    async def _receive_some(self) -> bytes:
+        if self._ended:
+            return b""
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        self._ended = not data
+        return data
+
+    async def gone(self) -> None:
+        """Return when the client has gone away."""
+        ahead = 0
+        while data := await self._receive_some():
+            self._parser.feed(data)
+            ahead += len(data)
+            if ahead > _AHEAD_BYTES:
+                await trio.sleep_forever()  # `serve` looks after it
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes; raises `Disconnected` when the client has gone, or takes nothing."""
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise Disconnected from None
+
+    @property
+    def descriptor(self) -> int:
+        """The file descriptor of the socket, -1 once it is closed."""
+        return self._stream.socket.fileno()
+
+
+def _decoded(path: bytes) -> str:
+    return unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
+
+
+def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _is_short(request: Request) -> bool:
+    length = request.headers.get("content-length", "")
+    return length.isdecimal() and len(length) < 10 and int(length) <= DRAIN_BYTES
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+
+
+async def serve(
+    handler: Handler,
+    sock: socket.socket,
+    *,
+    stopping: trio.Event,
+    grace_seconds: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP/1.1 until ``stopping`` is set.
+
+    Then nothing new is accepted, idle connections are closed at once, requests in flight have
+    ``grace_seconds`` to complete, and this returns when the last one has.
+
+    Args:
+        handler: answers an exchange. It raises `Disconnected`, and nothing else.
+        sock: listening, from `bind`; closed at the end.
+        stopping: set by the caller.
+        grace_seconds: the most seconds to wait for what is in flight.
+        task_status: started when connections are accepted.
+    """
+    connections: set[_Connection] = set()
+    places = trio.Semaphore(MAX_CONNECTIONS)
+
+    async def connection(stream: trio.SocketStream) -> None:
+        try:
+            one = _Connection(stream, handler)
+        except OSError:  # reset before it was looked at
+            stream.socket.close()
+            places.release()
+            return
+        connections.add(one)
+        try:
+            await one.run()
+        finally:
+            connections.remove(one)
+            places.release()
+            if stopping.is_set() and not connections:
+                everything.cancel_scope.cancel()
+
+    async with trio.open_nursery() as everything:
+        everything.start_soon(_look, connections)
+        async with trio.open_nursery() as accepting:
+            listeners = [Listener(sock, places)]
+            await accepting.start(
+                partial(trio.serve_listeners, connection, listeners, handler_nursery=everything)
+            )
+            task_status.started()
+            await stopping.wait()
+            accepting.cancel_scope.cancel()
+        if not connections:
+            everything.cancel_scope.cancel()
+        for one in connections:
+            one.is_last = True
+            if one.waiting is not None:
+                one.waiting.cancel()
+        everything.cancel_scope.deadline = trio.current_time() + grace_seconds
+
+
+async def _look(connections: set[_Connection]) -> None:
+    """Cancel what is being done for clients that have gone."""
+    while True:
+        await trio.sleep(_LOOK_SECONDS)
+        since = trio.current_time() - _LOOK_SECONDS
+        poll, scopes = select.poll(), {}
+        for one in connections:
+            if one.working is not None and one.working[0] < since:
+                poll.register(one.descriptor, _GONE)
+                scopes[one.descriptor] = one.working[1]
+        for descriptor, _ in poll.poll(0) if scopes else ():
+            scopes[descriptor].cancel()
