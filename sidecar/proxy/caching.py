@@ -29,7 +29,7 @@ from sidecar.cache.rfc9111 import (
     storable,
 )
 from sidecar.cache.stored import Stored, Varies, pack, unpack
-from sidecar.cache.tiers import Cache
+from sidecar.cache.tiers import Cache, spread
 from sidecar.cache.validation import (
     conditional_headers,
     freshens,
@@ -301,7 +301,7 @@ class ResponseCache:
         # A client that has its answer may go away now; each write has a time limit of its own.
         with trio.CancelScope(shield=True), suppress(ValueTooLargeError):
             for place, entry, kept in places:
-                await self._cache.set(place, pack(entry), kept)
+                await self._cache.set(place, pack(entry), spread(kept))
 
     async def _check(
         self,
