@@ -24,6 +24,10 @@ _PATH = re.compile(r"(?:# )?((?:[\w-]+/)+[\w-]+\.(?:yaml|toml|json))(, with a fa
 _HEADING = re.compile(r"^##+ (.*)$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RUN = re.compile(r"((?:[A-Z_]+=\S+ )*)sidecar run")
+_UPSTREAM = re.compile(r"\.venv/bin/python -m tests\.upstream --port (\d+)")
+# What is read at an address of this machine.
+_AT_PORT = re.compile(r"\b(127\.0\.0\.1|localhost):(\d+)")
+_PATHS = ("SIDECAR_RULES", "SIDECAR_CACHE_KEY_FILE")
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -123,7 +127,10 @@ def _leads_somewhere(document: Path, target: str) -> bool:
 
 
 class Shell:
-    """Runs commands in a folder, as a reader would type them, and sidecars beside them.
+    """Runs commands in a folder, as a reader would type them, and servers beside them.
+
+    Each server has a free port; in what it writes and runs, that stands for the one that the
+    document shows, and in what is printed the other way round.
 
     Args:
         folder: the working directory; the rules that ship are in it, as in a checkout.
@@ -133,6 +140,7 @@ class Shell:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self._folder = folder
         self._stack = stack
+        self._ports: dict[str, str] = {}
         shutil.copytree(default_rules_dir(), folder / "rules")
         bin_folder = folder.parent / f"{folder.name}.bin"
         bin_folder.mkdir()
@@ -147,18 +155,23 @@ class Shell:
         }
 
     def start(self, environ: dict[str, str]) -> SidecarProcess:
-        """Run a sidecar to which ``curl`` then talks."""
-        if "SIDECAR_RULES" in environ:
-            environ["SIDECAR_RULES"] = str(self._folder / environ["SIDECAR_RULES"])
+        """Run a sidecar, to which ``curl`` then talks."""
+        shown = [environ.pop("SIDECAR_PORT", "8000"), environ.pop("PROMETHEUS_PORT", "9090")]
+        environ = {name: self._actual(value) for name, value in environ.items()}
+        environ |= {k: str(self._folder / v) for k, v in environ.items() if k in _PATHS}
         sidecar = self._stack.enter_context(sidecar_process(environ))
-        self._environ["EXAMPLE_API"] = sidecar.url.removeprefix("http://")
-        self._environ["EXAMPLE_METRICS"] = sidecar.metrics_url.removeprefix("http://")
+        for port, url in zip(shown, (sidecar.url, sidecar.metrics_url), strict=True):
+            self.serve(port, url.rpartition(":")[2])
         return sidecar
+
+    def serve(self, shown: str, port: str) -> None:
+        """Let what is shown at one port of this machine be at another one."""
+        self._ports[shown] = port
 
     def follow(self, block: Block) -> Iterator[tuple[str, str, str]]:
         """Write the file that a block is; run its commands; yield (command, answer, printed)."""
         if block.path:
-            block.write(self._folder)
+            msgspec.structs.replace(block, text=self._actual(block.text)).write(self._folder)
         for command, printed in block.commands():
             yield command, steady(self.run(command, printed)), steady(printed)
 
@@ -170,28 +183,67 @@ class Shell:
         if service := _RUN.fullmatch(command):
             self.start(dict(pair.split("=", 1) for pair in service[1].split()))
             return printed
-        asks = command.startswith("curl") and " -d " not in command
+        if upstream := _UPSTREAM.fullmatch(command):
+            return self._start_upstream(upstream[1])
+        asks = command.startswith("curl") and not re.search(" -(?:d|X) ", command)
         deadline = time.monotonic() + _ASK_SECONDS
         while True:
-            output = subprocess.run(
-                ["sh", "-c", command],
-                cwd=self._folder,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=60,
-                check=False,
-                text=True,
-            ).stdout
+            output = self._shown(
+                subprocess.run(
+                    ["sh", "-c", self._actual(command)],
+                    cwd=self._folder,
+                    env=self._environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    timeout=60,
+                    check=False,
+                    text=True,
+                ).stdout
+            )
             if not asks or steady(output) == steady(printed) or time.monotonic() > deadline:
                 return output
+
+    def _start_upstream(self, shown: str) -> str:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.upstream"],
+            cwd=ROOT,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._stack.enter_context(process)
+        self._stack.callback(process.terminate)
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        self.serve(shown, url.rpartition(":")[2])
+        return self._shown(url)
+
+    def _actual(self, text: str) -> str:
+        return _AT_PORT.sub(lambda at: f"{at[1]}:{self._ports.get(at[2], at[2])}", text)
+
+    def _shown(self, text: str) -> str:
+        ports = {actual: shown for shown, actual in self._ports.items()}
+        return _AT_PORT.sub(lambda at: f"{at[1]}:{ports.get(at[2], at[2])}", text)
+
+
+_UNSTEADY = (
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>"),
+    (r"\d{4}-\d{2}-\d{2}T[\d:.]+Z", "<time>"),
+    (r"\b\d\d:\d\d:\d\dZ", "<time>"),
+    (r"(?m)^date: .*", "date: <time>"),
+    (r"\d+ rules in force", "<number> rules in force"),
+    (r'"ttl_remaining":[\d.]+', '"ttl_remaining":<seconds>'),
+    (r"\bttl=\d+", "ttl=<seconds>"),
+    (r"(?m)^age: \d+", "age: <seconds>"),
+    (r"\bsidecar-[0-9a-f]{8}\b", "sidecar-<name>"),
+    (r"\bcurl/[\d.]+", "curl/<version>"),
+)
 
 
 def steady(text: str) -> str:
     """Return the text without what differs from run to run, and with every rule that is added."""
-    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
-    text = re.sub(r"\d{4}-\d{2}-\d{2}T[\d:.]+Z", "<time>", text)
-    text = re.sub(r"\b\d\d:\d\d:\d\dZ", "<time>", text)
-    text = re.sub(r"\d+ rules in force", "<number> rules in force", text)
-    return re.sub(r'"ttl_remaining":[\d.]+', '"ttl_remaining":<seconds>', text).strip()
+    for pattern, written in _UNSTEADY:
+        text = re.sub(pattern, written, text)
+    return text.strip()
