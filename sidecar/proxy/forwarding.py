@@ -4,9 +4,11 @@ Pure: headers in, headers out. Names are in lower case. Bodies are framed anew o
 nothing of the framing of one side reaches the other.
 """
 
+import re
 from urllib.parse import unquote_to_bytes
 
 from sidecar.http.messages import Headers, HTTPError, Request
+from sidecar.proxy.unchecked import UncheckedError
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -35,6 +37,7 @@ _FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
 _MOST_FORWARDS = 2**31 - 1
 # Of the body as it was: wrong when it is changed (RFC 9530, RFC 2616 section 14.15).
 _DIGESTS = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
+_QUOTED = re.compile(rb'"[^"]*"')
 
 
 def end_to_end(headers: Headers) -> HeaderList:
@@ -58,6 +61,19 @@ def without(headers: Headers, *names: bytes) -> HeaderList:
 def of_changed_body(headers: Headers) -> HeaderList:
     """Return the headers but for those that are wrong for another body than theirs."""
     return [(n, v) for n, v in headers if n not in _DIGESTS and n != b"content-length"]
+
+
+def content_type(headers: Headers) -> str:
+    """Return the media type of a body, ``""`` when it has none.
+
+    Raises:
+        UncheckedError: it has several (RFC 9110 section 8.3), and whoever reads it takes the one
+            or the other.
+    """
+    values = [value for name, value in headers if name == b"content-type"]
+    if len(values) > 1 or any(b"," in _QUOTED.sub(b"", value) for value in values):
+        raise UncheckedError("The body has more than one Content-Type.")
+    return values[0].decode("latin-1") if values else ""
 
 
 def request_headers(request: Request, host: bytes, via: bytes, *, forwarded: bool) -> HeaderList:

@@ -8,7 +8,7 @@ from sidecar.pressure import Held
 from sidecar.proxy.bodies import redact_body
 from sidecar.proxy.destinations import Destination
 from sidecar.proxy.event_stream import EventStreamRedactor
-from sidecar.proxy.forwarding import of_changed_body, without
+from sidecar.proxy.forwarding import content_type, of_changed_body, without
 from sidecar.proxy.heads import redact_headers
 from sidecar.proxy.unchecked import UncheckedError, UnknownTypeError
 from sidecar.proxy.upstream import Answer, Whole
@@ -64,7 +64,7 @@ async def redact_answer(
         if answer.status == 206:
             raise WithheldError("The upstream's answer is a part, which cannot be checked.")
         coding = answer.value(b"content-encoding").strip().lower()
-        kind = answer.value(b"content-type")
+        kind = content_type(answer.headers)
         if kind.lower().partition(";")[0].strip() == "text/event-stream" and coding in (
             "",
             "identity",

@@ -14,6 +14,7 @@ from sidecar.proxy.destinations import Destination
 from sidecar.proxy.forwarding import (
     HeaderList,
     body_framing,
+    content_type,
     of_changed_body,
     request_headers,
     target_of,
@@ -137,16 +138,16 @@ class Outgoings:
         self, destination: Destination, outgoing: Outgoing, body: bytes, outcome: Outcome
     ) -> bytes:
         route = destination.route
-        steps = redact_body(
-            body,
-            outgoing.header(b"content-type"),
-            outgoing.path.decode("latin-1"),
-            destination.redactor,
-            outcome,
-            limit=self._max_body_bytes,
-            unknown=route.unknown,
-        )
         try:
+            steps = redact_body(
+                body,
+                content_type(outgoing.headers),
+                outgoing.path.decode("latin-1"),
+                destination.redactor,
+                outcome,
+                limit=self._max_body_bytes,
+                unknown=route.unknown,
+            )
             return await work_in_turns(len(body), steps)
         except UnknownTypeError:
             if route.unknown == "pass":

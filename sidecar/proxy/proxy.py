@@ -101,11 +101,7 @@ class Proxy:
             await exchange.finish()
             return
         with destination.upstream.in_use(), self._counted(destination.route.name):
-            outcome = Outcome()
-            try:
-                await self._call(exchange, destination, slash + path, outcome)
-            finally:
-                self._redactions.add("http", outcome.report)
+            await self._call(exchange, destination, slash + path)
             await exchange.finish()
 
     @contextmanager
@@ -129,21 +125,29 @@ class Proxy:
             if not self._calls:
                 self._idle.unpark_all()
 
-    async def _call(
-        self, exchange: Exchange, destination: Destination, path: bytes, outcome: Outcome
-    ) -> None:
+    async def _call(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
         route, request = destination.route, exchange.request
         try:
-            outgoing = await self._outgoings.make(exchange, destination, path, outcome)
+            with self._found() as outcome:
+                outgoing = await self._outgoings.make(exchange, destination, path, outcome)
         except Dropped:
             await exchange.start(204, [])
             return
-        call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
-        if route.observe == "llm":
-            call.model = self._models.begin(route.name, request.method, request.path)
-        gone = await _unless_gone(exchange, partial(self._answer, call))
+        with self._found() as outcome:
+            call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
+            if route.observe == "llm":
+                call.model = self._models.begin(route.name, request.method, request.path)
+            gone = await _unless_gone(exchange, partial(self._answer, call))
         if gone and not call.delivered:
             raise Disconnected
+
+    @contextmanager
+    def _found(self) -> Iterator[Outcome]:
+        outcome = Outcome()
+        try:
+            yield outcome
+        finally:
+            self._redactions.add("http", outcome.report)
 
     async def _answer(self, call: Call) -> None:
         if call.destination.route.cache is not None:

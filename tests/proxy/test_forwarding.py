@@ -8,6 +8,7 @@ from sidecar.http.asgi import join_headers
 from sidecar.http.messages import HTTPError, Request
 from sidecar.proxy.forwarding import (
     body_framing,
+    content_type,
     end_to_end,
     forwards_left,
     of_changed_body,
@@ -15,6 +16,7 @@ from sidecar.proxy.forwarding import (
     response_headers,
     target_of,
 )
+from sidecar.proxy.unchecked import UncheckedError
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -89,7 +91,8 @@ RETURNS = [
     ("11.7.3", 200, ["proxy-authentication-info: x"], []),
     ("11.6.1", 401, ["www-authenticate: Basic"], ["www-authenticate: Basic"]),
     ("6.6.2", 200, ["trailer: x-sum"], []),
-    ("5.3", 200, ["set-cookie: a", "x: 1", "set-cookie: b"], ["set-cookie: a", "x: 1", "set-cookie: b"]),
+    ("5.3", 200, ["set-cookie: a", "x: 1", "set-cookie: b"],
+     ["set-cookie: a", "x: 1", "set-cookie: b"]),
     ("8.6", 200, ["content-length: 5"], ["content-length: 5"]),
     ("8.6", 304, ["content-length: 5"], ["content-length: 5"]),
     ("8.6", 204, ["content-length: 0", "x: 1"], ["x: 1"]),
@@ -250,3 +253,23 @@ def test_every_one_of_many_connection_options_is_honoured() -> None:
     options = ",".join(f"x{i}" for i in range(10_000))
     came = pairs(f"connection: {options}", *(f"x{i}: 1" for i in range(10_000)), "y: 1")
     assert end_to_end(came) == pairs("y: 1")
+
+
+@pytest.mark.parametrize(
+    ("came", "kind"),
+    [
+        ([], ""),
+        (["content-type: a/b; c=d"], "a/b; c=d"),
+        (['content-type: a/b; c="d,e"'], 'a/b; c="d,e"'),
+        (["content-type: a/b", "content-type: a/b"], None),
+        (["content-type: a/b, c/d"], None),
+        (["content-type: a/b; c=d, e/f"], None),
+    ],
+)
+def test_a_body_has_one_type_or_cannot_be_checked(came: list[str], kind: str | None) -> None:
+    """RFC 9110 section 8.3."""
+    if kind is None:
+        with pytest.raises(UncheckedError):
+            content_type(pairs(*came))
+    else:
+        assert content_type(pairs(*came)) == kind
