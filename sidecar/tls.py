@@ -1,14 +1,25 @@
 """TLS to the outside: whom to trust when nothing else is said."""
 
+import os
 import ssl
+
+# Where distributions have them, if OpenSSL was built to look elsewhere (as in wheels).
+_SYSTEM_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 
 
 def default_context() -> ssl.SSLContext:
     """Return a context that trusts the certificates of the system."""
-    # Imported here, since not every process needs an HTTP client.
-    import httpx2
-
-    return httpx2.create_ssl_context(trust_env=False)
+    context = ssl.create_default_context()
+    if not context.cert_store_stats()["x509_ca"]:
+        for path in filter(os.path.isfile, _SYSTEM_FILES):
+            context.load_verify_locations(path)
+            break
+    return context
 
 
 def context_for(authorities: str) -> ssl.SSLContext:

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from sidecar.exporters.events import SERVICE_NAME, EncodedEvent, decode, unix_nano
-from sidecar.exporters.http import open_client, post
+from sidecar.exporters.http import Poster, open_client
 from sidecar.exporters.target import EXPORT_SECONDS, split_credentials
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.retry import loki_verdict
@@ -47,24 +47,23 @@ class LokiExporter:
         self, url: str, *, tls: ssl.SSLContext | None = None, seconds: float = EXPORT_SECONDS
     ) -> None:
         address, credentials = split_credentials(url)
-        self._url = push_url(address)
-        self._headers = {
+        headers = {
             "content-type": "application/json",
             "content-encoding": "gzip",
             **credentials,
         }
-        self._seconds = seconds
-        self._client = open_client(tls)
+        self._client = open_client(address, tls, seconds)
+        self._loki = Poster(push_url(address), self._client, headers, seconds, loki_verdict)
 
     async def export(self, batch: Batch) -> int:
         """Push the events; Loki takes all of them or answers with an error."""
         body = await trio.to_thread.run_sync(_compressed, batch.body, time.time_ns())
-        await post(self._client, self._url, body, self._headers, self._seconds, loki_verdict)
+        await self._loki.post(body)
         return 0
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        self._client.close()
 
 
 def push_url(url: str) -> str:

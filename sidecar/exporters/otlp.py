@@ -6,12 +6,14 @@ Events go out as log records, to the endpoint of the logs.
 import ssl
 import time
 from collections.abc import Mapping
+from urllib.parse import urljoin
 
 import trio
 
-from sidecar.exporters.http import open_client, post
+from sidecar.exporters.http import Poster, open_client
 from sidecar.exporters.otlp_messages import encode, rejected_records
 from sidecar.exporters.target import EXPORT_SECONDS, split_credentials
+from sidecar.http.client import Client
 from sidecar.pipeline.batch import Batch, Signal
 from sidecar.pipeline.retry import otlp_verdict
 from sidecar.settings import OtlpSignal
@@ -45,16 +47,20 @@ class OtlpExporter:
         seconds: float = EXPORT_SECONDS,
     ) -> None:
         own = {"content-type": _MEDIA_TYPE, **({"content-encoding": "gzip"} if compress else {})}
-        self._targets: dict[Signal, tuple[str, dict[str, str]]] = {}
+        self._clients: dict[str, Client] = {}
+        self._targets: dict[Signal, Poster] = {}
         for signal, url in endpoints.items():
             address, credentials = split_credentials(url)
-            self._targets[signal] = address, {**own, **credentials, **headers}
+            origin = urljoin(address, "/")
+            if origin not in self._clients:
+                self._clients[origin] = open_client(origin, tls, seconds)
+            every = {**own, **credentials, **headers}
+            client = self._clients[origin]
+            self._targets[signal] = Poster(address, client, every, seconds, otlp_verdict)
         if "logs" in self._targets:
             self._targets["events"] = self._targets["logs"]
         self.signals: frozenset[Signal] = frozenset(self._targets)
         self._compress = compress
-        self._seconds = seconds
-        self._client = open_client(tls)
 
     async def export(self, batch: Batch) -> int:
         """Send the batch; return how many records a partial success left out."""
@@ -62,12 +68,12 @@ class OtlpExporter:
         if self._compress or batch.signal == "events":
             # In a thread: the larger bodies would hold up the event loop for too long.
             body = await trio.to_thread.run_sync(encode, batch, self._compress, time.time_ns())
-        url, headers = self._targets[batch.signal]
-        answer = await post(self._client, url, body, headers, self._seconds, otlp_verdict)
+        answer = await self._targets[batch.signal].post(body)
         if not answer.content_type.startswith(_MEDIA_TYPE):
             return 0
         return rejected_records(batch, answer.body)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        for client in self._clients.values():
+            client.close()
