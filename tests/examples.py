@@ -107,6 +107,30 @@ def sections(document: str) -> list[Section]:
     return found
 
 
+def cells(line: str) -> list[str]:
+    """Return the cells of a row of a table."""
+    return [c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\) \| ", line[1:-1])]
+
+
+def table(document: list[Section], title: str, first_cell: str) -> list[list[str]]:
+    """Return the rows of a table, by the section it stands in and the first cell of its head."""
+    (section,) = (s for s in document if s.title == title)
+    rows: list[list[str]] = []
+    inside = False
+    for line in section.text.splitlines():
+        inside = line.startswith("|") and (inside or cells(line)[0] == first_cell)
+        if inside:
+            rows.append(cells(line))
+    assert len(rows) > 2, f"{title} has no table that begins with {first_cell}"
+    return rows[2:]
+
+
+def code(cell: str) -> list[str]:
+    """Return the code spans of a cell."""
+    spans = re.findall(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", cell)
+    return [text.strip() if len(ticks) > 1 else text for ticks, text in spans]
+
+
 def broken_links(document: Path) -> list[str]:
     """Return the links of a Markdown document that lead to no file, or to no heading of one."""
     text = _FENCE.sub("", document.read_text())
@@ -135,9 +159,13 @@ class Shell:
     Args:
         folder: the working directory; the rules that ship are in it, as in a checkout.
         stack: ends what runs beside the commands.
+
+    Attributes:
+        sidecars: those that run.
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.sidecars: list[SidecarProcess] = []
         self._folder = folder
         self._stack = stack
         self._ports: dict[str, str] = {}
@@ -160,6 +188,7 @@ class Shell:
         environ = {name: self._actual(value) for name, value in environ.items()}
         environ |= {k: str(self._folder / v) for k, v in environ.items() if k in _PATHS}
         sidecar = self._stack.enter_context(sidecar_process(environ))
+        self.sidecars.append(sidecar)
         for port, url in zip(shown, (sidecar.url, sidecar.metrics_url), strict=True):
             self.serve(port, url.rpartition(":")[2])
         return sidecar
