@@ -3,20 +3,29 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+import trio
+
 from sidecar.app import open_webui_environ
 from sidecar.settings import Settings
 from tests.examples import ROOT, Shell, broken_links, sections
+from tests.valkey import run_valkey
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = [block for section in sections(README) for block in section.blocks]
 
 
-def test_every_example_answers_as_printed(tmp_path: Path) -> None:
+async def test_every_example_answers_as_printed(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
+    async with run_valkey() as server:
+        await trio.to_thread.run_sync(follow_all, folder, server.port)
+
+
+def follow_all(folder: Path, redis_port: int) -> None:
     ran = 0
     with ExitStack() as stack:
         shell = Shell(folder, stack)
+        shell.serve("6379", str(redis_port))
         # As `make run` on a machine without Redis.
         sidecar = shell.start({"REDIS_URL": "redis://127.0.0.1:1"})
         for block in BLOCKS:
@@ -25,7 +34,7 @@ def test_every_example_answers_as_printed(tmp_path: Path) -> None:
                 ran += 1
         sidecar.stop()
         (line,) = sidecar.lines()
-    assert ran == 12
+    assert ran == 23
     assert '"note":"mail [REDACTED_EMAIL]"' in README
     assert line["payload"]["note"] == "mail [REDACTED_EMAIL]"
 
