@@ -15,6 +15,7 @@ from bench import (
     proxy,
     quality,
     requests,
+    scale,
     worst,
 )
 from bench.table import progress, report, written
@@ -34,6 +35,7 @@ SECTIONS = {
 }
 # These take from minutes to an hour.
 LONG = {
+    "scale": scale.SECTION,
     "kills": durability.KILLS,
     "stops": durability.STOPS,
     "outage": durability.OUTAGE,
