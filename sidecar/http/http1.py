@@ -144,6 +144,7 @@ class Http1Exchange:
 
     async def _finish(self) -> None:
         if not self.ended:
+            self._continue = False  # it is too late for that
             # The client has the whole response now, and may stop sending.
             with trio.move_on_after(LINGER_SECONDS):
                 try:

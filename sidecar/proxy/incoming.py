@@ -1,6 +1,7 @@
 """A response as it goes back to the client: redacted where its route says so."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from sidecar.http.body import decompress
 from sidecar.http.messages import HTTPError
@@ -14,7 +15,7 @@ from sidecar.proxy.unchecked import UncheckedError, UnknownTypeError
 from sidecar.proxy.upstream import Answer, Whole
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.walk_otlp import Outcome
-from sidecar.work import work_in_turns
+from sidecar.work import work, work_in_turns
 
 _WITHOUT_BODY = frozenset({204, 304})
 _NOT_REDACTED = "The upstream's answer could not be redacted, so it is not passed on."
@@ -140,20 +141,26 @@ class _Events:
         self._pieces = pieces
         self._stream = stream
         self._over = False
+        self._waiting = 0  # bytes of an event that is not complete
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        redact: Callable[[], bytes]
         try:
             while not self._over:
                 try:
-                    piece = self._stream.feed(await anext(self._pieces))
+                    piece = await anext(self._pieces)
                 except StopAsyncIteration:
                     self._over = True
-                    piece = self._stream.finish()
-                if piece:
-                    return piece
+                    redact = self._stream.finish
+                else:
+                    self._waiting += len(piece)
+                    redact = partial(self._stream.feed, piece)
+                if redacted := await work(self._waiting, redact):
+                    self._waiting = 0
+                    return redacted
         except (UncheckedError, DropRecordError):
             raise WithheldError from None
         raise StopAsyncIteration

@@ -130,7 +130,7 @@ class Upstream:
             if self._scheme == "https":
                 try:
                     tls = context_for(self._route.ca_file)
-                except OSError:  # ssl.SSLError is one too
+                except (OSError, ValueError):  # ssl.SSLError is the one; the other: a path with NUL
                     raise HTTPError(502, "`ca_file` of this route cannot be used.") from None
             waits = self._route.timeouts
             self._client = Client(

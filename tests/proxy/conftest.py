@@ -138,11 +138,12 @@ class Served:
     async def start(self, nursery: trio.Nursery) -> None:
         """Serve what is declared."""
         self.rules = RulesInForce(self._folder)
+        self.pressure = Pressure(MAX_BODY, None)
         self.proxy = Proxy(
             self.rules,
             self.cache,
             self.redactions,
-            Pressure(MAX_BODY, None),
+            self.pressure,
             MAX_BODY,
             self.stopping.is_set,
         )
@@ -154,7 +155,7 @@ class Served:
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
             await serve(
-                Application(routes(self.proxy)),
+                Application(routes(self.proxy), self.pressure),
                 sock,
                 stopping=trio.Event(),
                 grace_seconds=0,

@@ -388,6 +388,24 @@ async def test_a_client_that_waits_before_its_body_is_told_to_go_on(
     assert not upstream.requests[0].header("expect")
 
 
+@pytest.mark.parametrize(
+    ("path", "status"), [("/proxy/none/x", 404), ("/proxy/up/..", 400), ("/proxy/red/x", 413)]
+)
+async def test_a_client_that_waits_before_its_body_is_refused_without_it(
+    start: Start, upstream: Upstream, path: str, status: int
+) -> None:
+    served = await start(plain(upstream), plain(upstream, name="red") | {"redact": "request"})
+    async with served.connect() as wire:
+        await wire.say(
+            b"POST %b HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\n"
+            b"content-type: text/plain\r\ncontent-length: 90000000\r\n\r\n" % path.encode()
+        )
+        answer = await wire.hear("POST")
+        assert answer.status == status
+        assert not wire.informational
+        assert await wire.ended()
+
+
 SMUGGLED = b"GET /proxy/up/smuggled HTTP/1.1\r\nhost: h\r\n\r\n"
 
 
