@@ -8,6 +8,7 @@ body is asked for.
 import functools
 import select
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
@@ -58,6 +59,7 @@ class Http1Exchange:
         on_start: called with the status before the response is sent, so that who has it finds it
             counted.
         finished: whether the response is complete.
+        ends_with_connection: whether only that tells where the body of the response ends.
     """
 
     def __init__(self, connection: "_Connection", incoming: Incoming) -> None:
@@ -72,6 +74,7 @@ class Http1Exchange:
         self.status = 0
         self.on_start: Callable[[int], None] | None = None
         self.finished = False
+        self.ends_with_connection = False
         self.request = Request(
             method=incoming.method,
             path=_decoded(incoming.path),
@@ -171,7 +174,8 @@ class Http1Exchange:
             self._chunked = self._incoming.is_1_1
             if self._chunked:
                 lines.append(b"transfer-encoding: chunked\r\n")
-            else:  # the body ends with the connection
+            else:
+                self.ends_with_connection = True
                 self.keep_alive = False
         if not self.keep_alive or self._connection.is_last:
             self.keep_alive = False
@@ -261,6 +265,10 @@ class _Connection:
             exchange = Http1Exchange(self, incoming)
             await self._handler(exchange)
         self.working = None
+        if exchange.ends_with_connection and not exchange.finished:
+            # Nothing else tells the client that this is not its end (RFC 9112 section 8).
+            reset = struct.pack("ii", 1, 0)
+            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
         return exchange.finished and exchange.ended and exchange.keep_alive
 
     async def _refuse(self, error: RequestError) -> None:

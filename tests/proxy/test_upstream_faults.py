@@ -209,6 +209,19 @@ async def test_a_cut_body_breaks_the_response(
     assert (await ask(served, line)).status == 200
 
 
+async def test_a_cut_body_is_a_reset_for_a_client_that_knows_no_chunks(
+    start: Start, upstream: Upstream
+) -> None:
+    """Such as one of HTTP/1.0, for which the body ends with the connection."""
+    upstream.behaviour = Behaviour(cut="body", body_delay=0.1)
+    served = await start(route(upstream))
+    async with served.connect() as wire:
+        await wire.say(b"GET /proxy/up/bytes/1000?chunked HTTP/1.0\r\n\r\n")
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
+            while await wire.stream.receive_some():
+                pass
+
+
 @pytest.mark.parametrize(
     "cut",
     [
@@ -386,7 +399,8 @@ async def test_it_is_made_again_only_once_and_only_without_any_answer(
     start: Start, upstream: Upstream
 ) -> None:
     served = await start(route(upstream))
-    for cut, calls in (("before_head", 3), ("head", 2)):
+    cuts: list[tuple[Any, int]] = [("before_head", 3), ("head", 2)]
+    for cut, calls in cuts:
         upstream.requests.clear()
         upstream.answers.extend([Behaviour(), Behaviour(cut=cut), Behaviour(cut=cut)])
         async with served.connect() as wire:
