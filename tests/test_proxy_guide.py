@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx2
 import msgspec
@@ -16,6 +16,7 @@ import trio
 import yaml
 
 from sidecar.cache import http_keys
+from sidecar.cache.rfc9111 import Forwarded
 from sidecar.metrics import REGISTRY
 from sidecar.proxy import heads
 from sidecar.proxy.route import CachedPost, ProxyRoute, RouteCache, Timeouts
@@ -93,6 +94,13 @@ def test_lists_of_headers_are_those_of_the_code() -> None:
     assert listed("Headers, query and path", passing) == heads.CREDENTIALS
     telling = r"is told by (.*?), which enter"
     assert listed("Whose answers", telling) == set(http_keys.CREDENTIALS)
+    untold = r"\*\*Not by\*\* (.*?) or a header"
+    assert listed("Whose answers", untold) == heads.CREDENTIALS - set(http_keys.CREDENTIALS)
+
+
+def test_reasons_to_ask_the_upstream_are_those_of_the_cache() -> None:
+    told = " ".join(code(row[0])[0] for row in table(SECTIONS, "Cache-Status", "says"))
+    assert sorted(re.findall(r"fwd=([\w-]+)", told)) == sorted(get_args(Forwarded))
 
 
 def test_clients_point_at_the_routes_that_ship() -> None:
