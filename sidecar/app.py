@@ -24,9 +24,8 @@ from sidecar.cache import api as cache_api
 from sidecar.cache.tiers import Cache
 from sidecar.http import http1, http2
 from sidecar.http.application import Application
+from sidecar.http.cold import ColdRoutes
 from sidecar.http.listening import bind
-from sidecar.http.openapi import document
-from sidecar.http.pages import create_app
 from sidecar.pipeline.dispatch import Pipeline
 from sidecar.pipeline.queue import Queue
 from sidecar.pressure import Pressure, memory_limit
@@ -130,9 +129,8 @@ class Sidecar:
         """
         settings = self.settings
         host = settings.sidecar_host
-        documented = document(self._api, settings.telemetry_cache_version)
         pressure = self._pressure
-        pages = create_app(self._api, documented)
+        pages = ColdRoutes(self._api, settings.telemetry_cache_version)
         api = partial(http1.serve, Application(self._api, pressure, fallback=pages))
         otlp = partial(http1.serve, Application(self._otlp, pressure))
         admin = partial(http1.serve, Application(self._admin))
