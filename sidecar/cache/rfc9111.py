@@ -13,8 +13,9 @@ operator's word stands for the origin's:
   ``shared`` its rule holds for ``GET``, of all credentials: an answer to them is stored only if it
   says ``public``, ``s-maxage`` or ``must-revalidate``. For ``POST`` the operator's word is enough:
   it was given call by call.
-- ``Set-Cookie`` is not stored, nor, but for ``POST``, is what it came with: a cookie is made for one client, and
-  answering with it again would give a session to another one, or bring back one that has ended.
+- ``Set-Cookie`` is not stored, nor, but for ``POST``, is what it came with: a cookie is made for
+  one client, and answering with it again would give a session to another one, or bring back one
+  that has ended.
 - Errors of the server (5xx) are never stored, whatever they say: the next call shall try again.
 - Stale answers are given as the response says and, where it says nothing and was fresh once, as
   the route does. ``no-cache``, ``must-revalidate``, ``proxy-revalidate`` and ``s-maxage`` forbid
@@ -121,8 +122,12 @@ def judge(
     """
     asked = directives(request)
     verdict = _judge(method, request, asked, found, options, now)
-    usable = isinstance(verdict, Fresh) or (isinstance(verdict, Stale) and verdict.while_revalidate)
-    return NotCached() if "only-if-cached" in asked and not usable else verdict
+    return NotCached() if "only-if-cached" in asked and not at_once(verdict) else verdict
+
+
+def at_once(verdict: Verdict) -> bool:
+    """Tell whether what is stored is given without asking the upstream first."""
+    return isinstance(verdict, Fresh) or (isinstance(verdict, Stale) and verdict.while_revalidate)
 
 
 def storable(request: Headers, stored: Stored, options: RouteCache) -> float | None:
@@ -149,6 +154,17 @@ def storable(request: Headers, stored: Stored, options: RouteCache) -> float | N
     elif "no-cache" in said:
         return None
     return min(kept, _MOST_SECONDS) if kept > 0 else None
+
+
+def serves_others(stored: Stored, options: RouteCache, now: float) -> bool:
+    """Tell whether a response can be given to calls that follow, without asking again.
+
+    Args:
+        stored: the response.
+        options: of the route.
+        now: the time.
+    """
+    return at_once(_reuse(stored, _said(stored), [], {}, options, now))
 
 
 def current_age(stored: Stored, now: float) -> float:

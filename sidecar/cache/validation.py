@@ -15,7 +15,7 @@ from sidecar.cache.stored import Stored
 from sidecar.http.messages import Headers
 from sidecar.proxy.forwarding import HeaderList, end_to_end
 
-_CONDITIONS = (b"if-none-match", b"if-modified-since")
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 # What tells of the bytes that are stored, which no 304 changes (RFC 9111 section 3.2). The type is
 # among them because a body is redacted by its type. For `Set-Cookie` see `sidecar.cache.rfc9111`.
 _OF_THE_BODY = frozenset(
@@ -23,9 +23,29 @@ _OF_THE_BODY = frozenset(
 )
 # Of the message, not of what it stands for: without them in the new one the old ones are wrong.
 _OF_THE_MESSAGE = frozenset({b"age", b"date"})
+# RFC 9110 section 15.4.5, and what caches say of this answer.
 _NOT_MODIFIED = frozenset(
-    {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"vary", b"age"}
+    {
+        b"age",
+        b"cache-control",
+        b"cache-status",
+        b"content-location",
+        b"date",
+        b"etag",
+        b"expires",
+        b"vary",
+    }
 )
+
+
+def is_conditional(request: Headers) -> bool:
+    """Tell whether the client asks on its own whether what it has still holds."""
+    return any(name in _CONDITIONS for name, _ in request)
+
+
+def unconditional(request: Headers) -> HeaderList:
+    """Return the headers of a request that asks for the response itself."""
+    return [(name, value) for name, value in request if name not in _CONDITIONS]
 
 
 def conditional_headers(request: Headers, stored: Stored) -> HeaderList:
@@ -33,7 +53,7 @@ def conditional_headers(request: Headers, stored: Stored) -> HeaderList:
 
     Nothing if the client asks on its own: then the upstream answers the client.
     """
-    if stored.method == "POST" or any(name in _CONDITIONS for name, _ in request):
+    if stored.method == "POST" or is_conditional(request):
         return []
     added = []
     if entity_tag(stored.headers) is not None:

@@ -1,20 +1,19 @@
 """Answers from the cache, and into it: what RFC 9111 says, done with a cache that pods share.
 
-What may be stored and given is told by `sidecar.cache.rfc9111`; here is what happens in between. Of
-calls that miss at the same time one goes to the upstream, and the others have its answer; where it
-turns out that an answer is not stored, those that follow soon after do not wait for each other.
+What may be stored and given is told by `sidecar.cache.rfc9111`, where it is by `entries`; here is
+what happens in between. Of calls that miss at the same time one goes to the upstream, and the
+others wait for its answer. When it turns out that the answer is of no use to them, they go on at
+once, all together, and those that follow soon after do not wait for each other.
 """
 
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import msgspec
-import trio
 
 from sidecar.cache.cache_status import with_forward, with_hit
-from sidecar.cache.http_keys import invalidated, key_of, placed, variant_key
-from sidecar.cache.memory import ValueTooLargeError
+from sidecar.cache.fields import directives
 from sidecar.cache.rfc9111 import (
     SERVER_ERRORS,
     Forward,
@@ -24,44 +23,39 @@ from sidecar.cache.rfc9111 import (
     Stale,
     Verdict,
     answer_headers,
+    at_once,
     current_age,
     judge,
+    serves_others,
     storable,
 )
-from sidecar.cache.stored import Stored, Varies, pack, unpack
-from sidecar.cache.tiers import Cache, spread
+from sidecar.cache.stored import Stored
+from sidecar.cache.tiers import Cache
 from sidecar.cache.validation import (
     conditional_headers,
     freshens,
     head_agrees,
+    is_conditional,
     not_modified,
     not_modified_headers,
+    unconditional,
     updated,
 )
 from sidecar.http.messages import HTTPError
+from sidecar.pressure import Held, Overloaded
 from sidecar.proxy.call import Call
-from sidecar.proxy.outgoing import cached_post
-from sidecar.proxy.route import RouteCache
+from sidecar.proxy.entries import Entries, Entry, Kept, key_for, length_of, options_of
+from sidecar.proxy.forwarding import HeaderList
 from sidecar.proxy.upstream import Answer, Whole
+from sidecar.redaction.walk_otlp import Outcome
 
-# For so long calls do not wait for each other after an answer that was not stored.
+# For so long calls do not wait for each other after an answer that is of no use to others.
 _PASS_SECONDS = 30.0
 _MOST_PASSES = 4096
 _REASONS_TO_WAIT: frozenset[Forwarded] = frozenset({"uri-miss", "vary-miss", "stale"})
 
-
-class _Looked(msgspec.Struct, frozen=True):
-    """What is in the cache for a call.
-
-    Attributes:
-        entry: what may be its answer, or how answers vary, or None.
-        primary: what is under the primary key, and
-        seconds: for how long.
-    """
-
-    entry: Stored | Varies | None = None
-    primary: Stored | Varies | None = None
-    seconds: float = 0.0
+# What is done while nobody waits for it, with what it takes beside the call.
+Background = Callable[[Outcome, Held], Awaitable[None]]
 
 
 class ResponseCache:
@@ -69,18 +63,19 @@ class ResponseCache:
 
     Args:
         cache: where they are.
-        in_background: runs a function as a task that the caller does not wait for; tells whether
-            there was room for another.
+        in_background: runs a function as a task that the caller does not wait for, if there is
+            room for another.
         clock: seconds since 1970.
     """
 
     def __init__(
         self,
         cache: Cache,
-        in_background: Callable[[Callable[[], Awaitable[None]]], bool],
+        in_background: Callable[[Background], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cache = cache
+        self._entries = Entries(cache)
         self._in_background = in_background
         self._clock = clock
         self._passes: dict[str, float] = {}
@@ -90,100 +85,38 @@ class ResponseCache:
 
         Raises:
             HTTPError: there is no answer.
+            Overloaded: there is no room for it.
         """
-        key = self._key(call)
+        key = key_for(call)
         if key is None:
             await self._pass_on(call)
             return
-        looked = await self._look(key, call)
-        verdict = self._judge(call, looked)
-        self._cache.count(hit=_is_answer(verdict))
-        if await self._give(key, call, looked, verdict):
+        entry = await self._entries.look(key, call)
+        verdict = self._judge(call, entry)
+        self._cache.count(hit=at_once(verdict))
+        if await self._give(call, entry, verdict):
             return
-        if not self._waits(key, call, verdict):
-            await self._fetch(key, call, looked, verdict)
-            return
-        failure = await self._fetch_for_all(key, call, _forwarded(verdict))
-        if failure is not None:
-            raise failure
-
-    async def _fetch_for_all(self, key: str, call: Call, fwd: Forwarded) -> HTTPError | None:
-        """Answer as `_fetch` does, or with what another call has fetched meanwhile."""
-        seconds = call.destination.route.timeouts.first_byte
-        async with self._cache.flight(key, seconds) as flight:
-            looked = await self._look(key, call)
-            verdict = self._judge(call, looked)
-            try:
-                collapsed = None if flight.leads else fwd
-                if not await self._give(key, call, looked, verdict, collapsed):
-                    await self._fetch(key, call, looked, verdict)
-            except HTTPError as error:
-                # Not out of the block: those who wait would try it one after the other.
-                self._pass(key)
-                return error
-        return None
-
-    def _key(self, call: Call) -> str | None:
-        outgoing, options = call.outgoing, _options(call)
-        body = b""
-        if outgoing.method == "POST":
-            post = cached_post(call.destination, outgoing)
-            if post is None or not isinstance(outgoing.body, bytes):
-                return None
-            body = outgoing.body
-            if not _has(body, post.when):
-                return None
-        return key_of(
-            call.destination.cache_name,
-            outgoing.method,
-            call.destination.upstream.url(outgoing.target),
-            outgoing.headers,
-            shared=options.shared,
-            body=body,
-        )
+        if self._waits(call, entry, verdict):
+            await self._fetch_for_all(call, entry, verdict)
+        else:
+            await self._fetch(call, entry, verdict, AsyncExitStack())
 
     async def _pass_on(self, call: Call) -> None:
         """Let a call through in which the cache has no part; forget what it makes untrue."""
+        fwd: Forwarded = "bypass" if call.outgoing.method in ("GET", "HEAD") else "method"
         async with call.fetch([]) as answer:
-            for key in invalidated(
-                call.destination.cache_name,
-                call.outgoing.method,
-                call.destination.upstream.url(call.outgoing.target),
-                call.outgoing.headers,
-                answer.status,
-                answer.headers,
-                shared=_options(call).shared,
-            ):
-                await self._cache.delete(key)
-            answer.headers = with_forward(answer.headers, "method")
+            await self._entries.forget_untrue(call, answer)
+            answer.headers = with_forward(answer.headers, fwd)
             await call.deliver(answer)
 
-    async def _look(self, key: str, call: Call) -> _Looked:
-        found = await self._cache.look(key)
-        primary = None if found is None else unpack(found.value)
-        if found is None or not isinstance(primary, Varies):
-            return _Looked(primary, primary, 0.0 if found is None else found.ttl)
-        variant = await self._cache.look(variant_key(key, primary, call.outgoing.headers))
-        entry = None if variant is None else unpack(variant.value)
-        return _Looked(entry or primary, primary, found.ttl)
-
-    def _judge(self, call: Call, looked: _Looked) -> Verdict:
+    def _judge(self, call: Call, entry: Entry) -> Verdict:
         outgoing = call.outgoing
-        return judge(outgoing.method, outgoing.headers, looked.entry, _options(call), self._clock())
-
-    def _waits(self, key: str, call: Call, verdict: Verdict) -> bool:
-        """Tell whether a call waits for another one that asks for the same."""
-        if call.outgoing.method == "HEAD" or _forwarded(verdict) not in _REASONS_TO_WAIT:
-            return False
-        return self._passes.get(key, 0.0) <= self._clock()
+        return judge(
+            outgoing.method, outgoing.headers, entry.found, options_of(call), self._clock()
+        )
 
     async def _give(
-        self,
-        key: str,
-        call: Call,
-        looked: _Looked,
-        verdict: Verdict,
-        collapsed: Forwarded | None = None,
+        self, call: Call, entry: Entry, verdict: Verdict, collapsed: Forwarded | None = None
     ) -> bool:
         """Answer with what is stored if it may be; tell whether that was done.
 
@@ -192,13 +125,13 @@ class ResponseCache:
         """
         if isinstance(verdict, NotCached):
             raise HTTPError(504, "The request is only-if-cached, and the cache has no answer.")
-        stored = looked.entry
-        if not isinstance(stored, Stored) or isinstance(verdict, Forward):
+        stored = entry.stored
+        if stored is None or isinstance(verdict, Forward):
             return False
         if isinstance(verdict, Stale):
             if not verdict.while_revalidate:
                 return False
-            self._refresh(key, call, looked, verdict)
+            self._refresh(call, entry)
         headers = answer_headers(stored, verdict.age)
         if collapsed:
             headers = with_forward(headers, collapsed, ttl=verdict.ttl, collapsed=True)
@@ -207,155 +140,206 @@ class ResponseCache:
         await _deliver(call, stored, headers)
         return True
 
-    def _refresh(self, key: str, call: Call, looked: _Looked, verdict: Stale) -> None:
-        """Ask for a stored answer again, unless somebody does already."""
-        alone = msgspec.structs.replace(call, exchange=None, model=None)
+    def _refresh(self, call: Call, entry: Entry) -> None:
+        """Ask for a stored answer again in the background, unless somebody does already."""
+        outgoing = msgspec.structs.replace(
+            call.outgoing, headers=unconditional(call.outgoing.headers)
+        )
 
-        async def refresh() -> None:
-            with alone.destination.upstream.in_use(), suppress(HTTPError):
-                async with self._cache.try_lead(key) as flight:
-                    if flight.leads:
-                        await self._fetch(key, alone, looked, verdict)
+        async def refresh(outcome: Outcome, held: Held) -> None:
+            alone = Call(
+                call.destination, outgoing, call.via, call.max_body_bytes, None, held, outcome
+            )
+            with alone.destination.upstream.in_use(), suppress(HTTPError, Overloaded):
+                async with AsyncExitStack() as turn:
+                    flight = await turn.enter_async_context(self._cache.try_lead(entry.place))
+                    if not flight.leads:
+                        return
+                    again = await self._entries.look(entry.key, alone)
+                    verdict = self._judge(alone, again)
+                    if not isinstance(verdict, Fresh):
+                        await self._fetch(alone, again, verdict, turn)
 
         self._in_background(refresh)
 
-    async def _fetch(self, key: str, call: Call, looked: _Looked, verdict: Verdict) -> None:
+    async def _fetch_for_all(self, call: Call, entry: Entry, verdict: Verdict) -> None:
+        """Answer as `_fetch` does, or with what another call has fetched meanwhile."""
+        fwd = _forwarded(verdict)
+        seconds = call.destination.route.timeouts.first_byte
+        failure: HTTPError | Overloaded | None = None
+        async with AsyncExitStack() as turn:
+            flight = await turn.enter_async_context(self._cache.flight(entry.place, seconds))
+            again = await self._entries.look(entry.key, call)
+            verdict = self._judge(call, again)
+            if not flight.leads and again.place != entry.place and not again.stored:
+                # It has turned out that answers vary, and the one that came is for others.
+                await turn.aclose()
+                await self._fetch_for_all(call, again, verdict)
+                return
+            try:
+                if not await self._give(call, again, verdict, None if flight.leads else fwd):
+                    await self._fetch(call, again, verdict, turn)
+            except (HTTPError, Overloaded) as error:
+                # Not out of the block: those who wait would try it one after the other.
+                failure = error
+                self._pass(entry.place)
+        if failure is not None:
+            raise failure
+
+    async def _fetch(
+        self, call: Call, entry: Entry, verdict: Verdict, turn: AsyncExitStack
+    ) -> None:
         """Answer from the upstream, and store the answer if it may be.
+
+        Args:
+            call: to answer.
+            entry: what is stored for it.
+            verdict: of that.
+            turn: is closed, so that others who wait go on, when the answer is of no use to them.
 
         Raises:
             HTTPError: there is no answer, and no stale one that may be given for that.
+            Overloaded: there is no room for it.
         """
-        stored = looked.entry if isinstance(looked.entry, Stored) else None
-        may_validate = isinstance(verdict, Stale) or (
-            isinstance(verdict, Forward) and verdict.validate
-        )
-        headers = call.outgoing.headers
-        extra = conditional_headers(headers, stored) if stored and may_validate else []
+        stored, fwd = entry.stored, _forwarded(verdict)
+        conditions: HeaderList = []
+        if stored is not None and (isinstance(verdict, Stale) or _validates(verdict)):
+            conditions = conditional_headers(call.outgoing.headers, stored)
         in_error = stored if isinstance(verdict, Stale) and verdict.if_error else None
         try:
-            if await self._fetch_with(extra, key, call, looked, verdict, in_error):
-                return
+            if not await self._ask(call, entry, fwd, conditions, turn, in_error):
+                await self._ask(call, entry, fwd, [], turn, in_error)
         except HTTPError:
             if in_error is None or call.delivering:
                 raise
-        if in_error is not None:
+            self._pass(entry.place)
+            await turn.aclose()
             age = current_age(in_error, self._clock())
-            ttl = verdict.ttl if isinstance(verdict, Stale) else 0.0
-            answered = with_hit(answer_headers(in_error, age), ttl, detail="if-error")
-            await _deliver(call, in_error, answered)
-            return
-        # The upstream says that something has not changed that is not what is stored here.
-        await self._fetch_with([], key, call, looked, verdict, None)
+            ttl = verdict.ttl + verdict.age - age if isinstance(verdict, Stale) else 0.0
+            headers = with_hit(answer_headers(in_error, age), ttl, detail="if-error")
+            await _deliver(call, in_error, headers)
 
-    async def _fetch_with(
+    async def _ask(
         self,
-        extra: list[tuple[bytes, bytes]],
-        key: str,
         call: Call,
-        looked: _Looked,
-        verdict: Verdict,
+        entry: Entry,
+        fwd: Forwarded,
+        conditions: HeaderList,
+        turn: AsyncExitStack,
         in_error: Stored | None,
     ) -> bool:
-        """Call the upstream once; tell whether that was the answer."""
-        request, method = call.outgoing.headers, call.outgoing.method
-        stored = looked.entry if isinstance(looked.entry, Stored) else None
-        fwd = _forwarded(verdict)
+        """Call the upstream once and answer with what it says.
+
+        Returns:
+            False: nothing is answered, because it says that something has not changed which is not
+            what is stored here.
+
+        Raises:
+            HTTPError: there is no answer, or it is one in place of which ``in_error`` may be given.
+            Overloaded: there is no room for it.
+        """
+        request, method, stored = call.outgoing.headers, call.outgoing.method, entry.stored
         asked = self._clock()
-        async with call.fetch(extra) as answer:
+        async with call.fetch(conditions) as answer:
             came = self._clock()
             if in_error is not None and answer.status in SERVER_ERRORS:
-                return False
+                if call.model is not None:
+                    call.model.end()
+                raise HTTPError(answer.status, "The upstream failed.")
             if stored is not None and answer.status == 304:
-                confirmed = freshens(stored, answer.headers, ours=bool(extra))
+                confirmed = freshens(stored, answer.headers, ours=bool(conditions))
                 if confirmed:
                     stored = updated(stored, request, answer.headers, asked, came)
-                    await self._store(key, call, stored, looked)
-                if extra:
-                    if not confirmed:
-                        return False
-                    kept = answer_headers(stored, current_age(stored, came))
-                    await _deliver(call, stored, with_forward(kept, fwd, fwd_status=304))
-                    return True
+                    await self._store(call, entry, stored)
+                if conditions:
+                    if confirmed:
+                        headers = answer_headers(stored, current_age(stored, came))
+                        await _deliver(call, stored, with_forward(headers, fwd, fwd_status=304))
+                    return confirmed
+            if stored is not None and method == "HEAD" and answer.status == 200:
+                # RFC 9111 section 4.3.5.
+                if head_agrees(stored, answer.headers):
+                    fresh = updated(stored, request, answer.headers, asked, came)
+                    await self._store(call, entry, fresh)
+                else:
+                    await self._entries.forget(entry.place)
             fresh = Stored.of(method, request, answer.status, answer.headers, asked, came)
-            seconds = None if answer.incomplete else storable(request, fresh, _options(call))
-            collected = _Collected(_options(call).max_bytes) if seconds is not None else None
-            answer.headers = with_forward(answer.headers, fwd, stored=collected is not None)
-            await call.deliver(answer, collected.add if collected else None)
-            if method == "HEAD" and stored is not None and answer.status == 200:
-                await self._check(key, call, stored, looked, answer, asked, came)
-            if collected is None or collected.pieces is None:
-                if fwd in _REASONS_TO_WAIT and method != "HEAD" and answer.status != 304:
-                    self._pass(key)
-                return True
-            fresh.pieces.extend(collected.pieces)
-            if fresh.complete and not call.outcome.failed and not call.outcome.dropped:
-                await self._store(key, call, fresh, looked)
-            return True
+            keeps = self._keeps(call, answer, fresh)
+            if keeps:
+                self._keep(call, entry, answer, fresh, turn)
+            elif answer.status != 304 and self._may_share(call, entry, fwd):
+                self._pass(entry.place)
+                await turn.aclose()
+            answer.headers = with_forward(answer.headers, fwd, stored=keeps)
+            await call.deliver(answer)
+        return True
 
-    async def _store(self, key: str, call: Call, stored: Stored, looked: _Looked) -> None:
-        request = call.outgoing.headers
-        seconds = storable(request, stored, _options(call))
-        if seconds is None:
-            return
-        places = placed(key, request, stored, seconds, looked.primary, looked.seconds)
-        # A client that has its answer may go away now; each write has a time limit of its own.
-        with trio.CancelScope(shield=True), suppress(ValueTooLargeError):
-            for place, entry, kept in places:
-                await self._cache.set(place, pack(entry), spread(kept))
+    def _keeps(self, call: Call, answer: Answer, fresh: Stored) -> bool:
+        """Tell by its head whether an answer is to be stored."""
+        options = options_of(call)
+        return (
+            not answer.incomplete
+            and (length_of(answer) or 0) <= options.max_bytes
+            and storable(call.outgoing.headers, fresh, options) is not None
+        )
 
-    async def _check(
-        self,
-        key: str,
-        call: Call,
-        stored: Stored,
-        looked: _Looked,
-        answer: Answer,
-        asked: float,
-        came: float,
+    def _keep(
+        self, call: Call, entry: Entry, answer: Answer, fresh: Stored, turn: AsyncExitStack
     ) -> None:
-        """Take over what an answer to ``HEAD`` says of what is stored (RFC 9111 section 4.3.5)."""
-        if head_agrees(stored, answer.headers):
-            fresh = updated(stored, call.outgoing.headers, answer.headers, asked, came)
-            await self._store(key, call, fresh, looked)
-        else:
-            await self._cache.delete(key)
+        """Have an answer stored when its body has come."""
 
-    def _pass(self, key: str) -> None:
+        async def keep(pieces: list[bytes] | None) -> None:
+            if pieces is not None and not call.outcome.failed and not call.outcome.dropped:
+                fresh.pieces.extend(pieces)
+                if await self._store(call, entry, fresh):
+                    return
+            self._pass(entry.place)
+            await turn.aclose()
+
+        answer.pieces = Kept(answer, options_of(call).max_bytes, call.held.take, keep)
+
+    async def _store(self, call: Call, entry: Entry, stored: Stored) -> bool:
+        """Store an answer; tell whether it is, and can answer other calls as it is."""
+        kept = await self._entries.store(call, entry, stored)
+        if not serves_others(stored, options_of(call), self._clock()):
+            self._pass(entry.place)
+        elif kept:
+            self._passes.pop(entry.place, None)
+        return kept
+
+    def _may_share(self, call: Call, entry: Entry, fwd: Forwarded) -> bool:
+        """Tell whether an answer to this call may be one to others that ask for the same now."""
+        method, request, stored = call.outgoing.method, call.outgoing.headers, entry.stored
+        if method == "HEAD" or fwd not in _REASONS_TO_WAIT or "no-store" in directives(request):
+            return False
+        # What is answered to the client's own condition says something of what is stored, or of
+        # nothing that is here.
+        return not is_conditional(request) or (
+            stored is not None and not_modified(method, request, stored)
+        )
+
+    def _waits(self, call: Call, entry: Entry, verdict: Verdict) -> bool:
+        """Tell whether a call waits for another one that asks for the same."""
+        if self._passes.get(entry.place, 0.0) > self._clock():
+            return False
+        return self._may_share(call, entry, _forwarded(verdict))
+
+    def _pass(self, place: str) -> None:
+        self._passes.pop(place, None)
         while len(self._passes) >= _MOST_PASSES:
             del self._passes[next(iter(self._passes))]
-        self._passes[key] = self._clock() + _PASS_SECONDS
-
-
-class _Collected:
-    """The pieces of a body, as long as they are not too many bytes; then None."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._room = max_bytes
-        self.pieces: list[bytes] | None = []
-
-    def add(self, piece: bytes) -> None:
-        self._room -= len(piece)
-        if self._room < 0:
-            self.pieces = None
-        elif self.pieces is not None:
-            self.pieces.append(piece)
-
-
-def _options(call: Call) -> RouteCache:
-    cache = call.destination.route.cache
-    assert cache is not None
-    return cache
-
-
-def _is_answer(verdict: Verdict) -> bool:
-    return isinstance(verdict, Fresh) or (isinstance(verdict, Stale) and verdict.while_revalidate)
+        self._passes[place] = self._clock() + _PASS_SECONDS
 
 
 def _forwarded(verdict: Verdict) -> Forwarded:
     return verdict.fwd if isinstance(verdict, Forward) else "stale"
 
 
-async def _deliver(call: Call, stored: Stored, headers: list[tuple[bytes, bytes]]) -> None:
+def _validates(verdict: Verdict) -> bool:
+    return isinstance(verdict, Forward) and verdict.validate
+
+
+async def _deliver(call: Call, stored: Stored, headers: HeaderList) -> None:
     if call.model is not None:
         body = call.outgoing.body
         if isinstance(body, bytes):
@@ -365,19 +349,3 @@ async def _deliver(call: Call, stored: Stored, headers: list[tuple[bytes, bytes]
         await call.deliver(Answer(304, not_modified_headers(headers), Whole()))
     else:
         await call.deliver(Answer(stored.status, headers, Whole(*stored.pieces)))
-
-
-def _has(body: bytes, when: dict[str, object]) -> bool:
-    """Tell whether a JSON object has these members with these values."""
-    if not when:
-        return True
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return isinstance(value, dict) and all(
-        name in value
-        and value[name] == wanted
-        and isinstance(value[name], bool) == isinstance(wanted, bool)
-        for name, wanted in when.items()
-    )

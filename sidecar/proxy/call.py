@@ -43,6 +43,7 @@ class Call(msgspec.Struct):
         via: what this gateway is called.
         max_body_bytes: of an answer that is read as a whole.
         exchange: with the client; None when there is none.
+        held: takes what its bodies take of the memory that there is for them.
         outcome: takes what is found in the answer.
         model: what is measured of it, if it is a call of a model.
         delivering, delivered: whether the answer has begun to go to the client, and all of it has.
@@ -53,6 +54,7 @@ class Call(msgspec.Struct):
     via: bytes
     max_body_bytes: int
     exchange: Exchange | None
+    held: Held
     outcome: Outcome
     model: ModelCall | None = None
     delivering: bool = False
@@ -81,7 +83,6 @@ class Call(msgspec.Struct):
                 body = _Tapped(body, model.request)
             model.forward(time.perf_counter())
         started = time.perf_counter()
-        held = Held() if self.exchange is None else self.exchange.request.held
         try:
             async with self.destination.upstream.call(
                 outgoing.method, outgoing.target, headers, body
@@ -99,7 +100,7 @@ class Call(msgspec.Struct):
                         self.destination,
                         outgoing.method,
                         outgoing.path,
-                        held,
+                        self.held,
                         self.outcome,
                         self.max_body_bytes,
                     )
@@ -112,12 +113,11 @@ class Call(msgspec.Struct):
             if model is not None:
                 model.fail("client_gone")
 
-    async def deliver(self, answer: Answer, keep: Callable[[bytes], None] | None = None) -> None:
+    async def deliver(self, answer: Answer) -> None:
         """Send an answer to the client, piece by piece as it comes, but not its end.
 
         Args:
             answer: with the headers that are for the client.
-            keep: takes each piece, too.
 
         Raises:
             HTTPError: it did not come whole.
@@ -130,8 +130,6 @@ class Call(msgspec.Struct):
             headers = response_headers(answer.status, answer.headers, self.via)
             await exchange.start(answer.status, headers)
         async for piece in answer.pieces:
-            if keep is not None:
-                keep(piece)
             if exchange is not None:
                 await exchange.send(piece)
         self.delivered = True

@@ -13,9 +13,10 @@ import trio
 
 from sidecar import metrics
 from sidecar.cache.tiers import Cache
+from sidecar.http.failures import log_failure
 from sidecar.http.messages import Disconnected, Exchange, HTTPError
-from sidecar.pressure import Overloaded, Pressure
-from sidecar.proxy.caching import ResponseCache
+from sidecar.pressure import Held, Overloaded, Pressure
+from sidecar.proxy.caching import Background, ResponseCache
 from sidecar.proxy.call import Call
 from sidecar.proxy.destinations import Destination, Destinations
 from sidecar.proxy.forwarding import forwards_left
@@ -63,6 +64,7 @@ class Proxy:
         self._cache = ResponseCache(cache, self._in_background)
         self._models = ModelCalls()
         self._redactions = redactions
+        self._pressure = pressure
         self._max_body_bytes = max_body_bytes
         self._stopping = stopping
         self._nursery: trio.Nursery | None = None
@@ -134,7 +136,15 @@ class Proxy:
             await exchange.start(204, [])
             return
         with self._found() as outcome:
-            call = Call(destination, outgoing, self._via, self._max_body_bytes, exchange, outcome)
+            call = Call(
+                destination,
+                outgoing,
+                self._via,
+                self._max_body_bytes,
+                exchange,
+                request.held,
+                outcome,
+            )
             if route.observe == "llm":
                 call.model = self._models.begin(route.name, request.method, request.path)
             gone = await _unless_gone(exchange, partial(self._answer, call))
@@ -156,12 +166,18 @@ class Proxy:
         async with call.fetch([]) as answer:
             await call.deliver(answer)
 
-    def _in_background(self, function: Callable[[], Awaitable[None]]) -> bool:
+    def _in_background(self, function: Background) -> None:
         nursery = self._nursery
-        if nursery is None or len(nursery.child_tasks) > _MOST_IN_BACKGROUND:
-            return False
-        nursery.start_soon(function)
-        return True
+        if nursery is not None and len(nursery.child_tasks) <= _MOST_IN_BACKGROUND:
+            nursery.start_soon(self._run_alone, function)
+
+    async def _run_alone(self, function: Background) -> None:
+        with self._found() as outcome, Held(self._pressure) as held:
+            try:
+                await function(outcome, held)
+            # It is nobody's call, so it must not end those of others.
+            except Exception as error:
+                log_failure(error)
 
 
 async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None]]) -> bool:
