@@ -8,12 +8,15 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import unquote_to_bytes
 
 import httpx2
 import msgspec
 import pytest
 import trio
 import yaml
+from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sidecar.cache import http_keys
 from sidecar.cache.rfc9111 import Forwarded
@@ -26,6 +29,7 @@ from sidecar.settings import default_rules_dir
 from tests.curl import ask
 from tests.examples import ROOT, Shell, broken_links, code, sections, table
 from tests.process import SidecarProcess
+from tests.proxy.rules import redact
 from tests.upstream import Behaviour, Upstream, open_upstream
 
 GUIDE = (ROOT / "docs" / "proxy.md").read_text()
@@ -96,6 +100,41 @@ def test_lists_of_headers_are_those_of_the_code() -> None:
     assert listed("Whose answers", telling) == set(http_keys.CREDENTIALS)
     untold = r"\*\*Not by\*\* (.*?) or a header"
     assert listed("Whose answers", untold) == heads.CREDENTIALS - set(http_keys.CREDENTIALS)
+
+
+BODIES = {
+    "application/json": (b'{"a": "ada@example.org", "n": 1.0}', "/x"),
+    "application/vnd.api+json": (b'["ada@example.org"]', "/x"),
+    "application/x-ndjson": (b'{}\n{"a": "ada@example.org"}\n', "/x"),
+    "application/jsonl": (b'{"a": "ada@example.org"}', "/x"),
+    "application/x-www-form-urlencoded": (b"a=ada%40example.org&b=1", "/x"),
+    "text/plain": (b"from ada@example.org", "/x"),
+    "text/event-stream": (b'data: {"a": "ada@example.org"}\n\n', "/x"),
+    "application/x-protobuf": (
+        ParseDict(
+            {"resourceSpans": [{"scopeSpans": [{"spans": [{"name": "by ada@example.org"}]}]}]},
+            ExportTraceServiceRequest(),
+        ).SerializeToString(),
+        "/v1/traces",
+    ),
+    "application/x-sentry-envelope": (
+        b'{}\n{"type":"event"}\n{"message":"by ada@example.org"}\n',
+        "/api/1/envelope/",
+    ),
+}
+
+
+def test_bodies_of_the_types_of_the_table_are_redacted() -> None:
+    told = {
+        name.replace("application/…+json", "application/vnd.api+json").replace("…", "plain")
+        for row in table(SECTIONS, "Bodies by their type", "`Content-Type`")
+        for name in code(row[0])
+        if name.startswith(("application/", "text/"))
+    }
+    assert told == set(BODIES)
+    for kind, (body, path) in BODIES.items():
+        written = unquote_to_bytes(redact(body, kind, path))
+        assert b"ada@example" not in written and b"REDACTED_EMAIL" in written, kind
 
 
 def test_reasons_to_ask_the_upstream_are_those_of_the_cache() -> None:
