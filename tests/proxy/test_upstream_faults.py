@@ -297,15 +297,13 @@ GARBAGE = [
 ]
 
 
-@pytest.mark.parametrize("raw", GARBAGE, ids=range(len(GARBAGE)))
 @pytest.mark.parametrize("redact", ["none", "both"])
-async def test_what_is_no_http_is_a_502(
-    start: Start, upstream: Upstream, raw: bytes, redact: str
-) -> None:
-    upstream.behaviour = Behaviour(raw=raw)
+async def test_what_is_no_http_is_a_502(start: Start, upstream: Upstream, redact: str) -> None:
     served = await start(route(upstream, redact=redact))
-    with trio.fail_after(10):
-        assert (await ask(served)).status == 502
+    for raw in GARBAGE:
+        upstream.behaviour = Behaviour(raw=raw)
+        with trio.fail_after(10):
+            assert (await ask(served)).status == 502, raw[:100]
 
 
 async def test_no_answer_is_taken_for_that_of_another_call(start: Start) -> None:
