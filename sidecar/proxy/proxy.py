@@ -25,7 +25,7 @@ from sidecar.proxy.model_calls import ModelCalls
 from sidecar.proxy.outgoing import Dropped, Outgoings
 from sidecar.proxy.upstream import UpstreamError
 from sidecar.redaction.reload import RulesInForce
-from sidecar.redaction.report import Redactions
+from sidecar.redaction.report import Redactions, Report
 from sidecar.redaction.walk_otlp import Outcome
 
 PREFIX = b"/proxy/"
@@ -157,7 +157,10 @@ class Proxy:
         try:
             yield outcome
         finally:
-            self._redactions.add("http", outcome.report)
+            # The thread of a call that was cancelled may still write into its report.
+            found = Report()
+            found.merge(outcome.report)
+            self._redactions.add("http", found)
 
     async def _answer(self, call: Call) -> None:
         if call.destination.route.cache is not None:
