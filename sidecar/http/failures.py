@@ -12,10 +12,10 @@ def log_failure(error: BaseException) -> None:
 
     Its text is left out, and so are the values in its frames: both may hold a payload.
     """
-    _log.error("handler_failed", error=type(error).__name__, stack=_stack(error.__traceback__))
+    _log.error("handler_failed", error=type(error).__name__, places=_places(error.__traceback__))
 
 
-def _stack(traceback: TracebackType | None) -> list[str]:
+def _places(traceback: TracebackType | None) -> list[str]:
     places = []
     while traceback is not None:
         module = traceback.tb_frame.f_globals.get("__name__", "?")

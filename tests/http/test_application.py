@@ -86,7 +86,7 @@ async def test_a_failing_handler_is_a_500_that_says_nothing_of_the_payload(serve
     assert "hunter2" not in response.text
     assert "hunter2" not in str(logs)
     assert logs[0]["error"] == "ValueError"
-    assert any(place.startswith("conftest:") for place in logs[0]["stack"])
+    assert any(place.startswith("conftest:") for place in logs[0]["places"])
     assert (await server.client.get("/hello")).status_code == 200
 
 
