@@ -19,15 +19,9 @@ from sidecar.cache.fields import values
 from sidecar.cache.keys import canonical
 from sidecar.cache.stored import Stored, Varies, selection
 from sidecar.http.messages import Headers
+from sidecar.proxy import forwarding
 
-CREDENTIALS = (
-    b"authorization",
-    b"proxy-authorization",
-    b"cookie",
-    b"x-api-key",
-    b"api-key",
-    b"x-goog-api-key",
-)
+CREDENTIALS = tuple(sorted(forwarding.CREDENTIALS | {b"cookie", b"proxy-authorization"}))
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

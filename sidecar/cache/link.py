@@ -150,8 +150,9 @@ class Link:
                         scope.deadline = math.inf
                         self._session = session = _Session(client, scope, tracker)
                         await self._watch(session)
-        # Whatever goes wrong inside the library ends this connection, not the process.
-        except Exception as error:
+        # Whatever goes wrong inside the library ends this connection, not the process; it may come
+        # in a group with the cancellation of a stop.
+        except* Exception as error:
             reason = _root_cause(error)
         if session is not None:
             self._end(session, reason)

@@ -63,9 +63,10 @@ def _summary(folder: Path) -> str:
     rules = load_rules(folder)
     files = {place.rpartition(":")[0] for place in rules.places.values()}
     tests = sum(len(rule.tests) for rule in rules.rules)
+    routes = f", {_count(len(rules.routes), 'route')}" if rules.routes else ""
     return (
         f"{_count(len(rules.rules), 'rule')} in {_count(len(files), 'file')}, "
-        f"{_count(tests, 'test')} passed"
+        f"{_count(tests, 'test')} passed{routes}"
     )
 
 

@@ -32,6 +32,17 @@ _HOP_BY_HOP = frozenset(
 # `Expect` is answered by the server of this side (section 10.1.1).
 _REPLACED = frozenset({b"host", b"expect", b"content-length"})
 # RFC 7239, and what was there before it.
+# What the common APIs take credentials in. Any other such header, a route that redacts keeps.
+CREDENTIALS = frozenset(
+    {
+        b"api-key",
+        b"authorization",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-goog-api-key",
+        b"x-sentry-auth",
+    }
+)
 _FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
 # What is larger is taken for this (RFC 9110 section 7.6.2).
 _MOST_FORWARDS = 2**31 - 1

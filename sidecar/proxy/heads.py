@@ -8,6 +8,7 @@ import re
 from urllib.parse import quote, unquote_to_bytes
 
 from sidecar.proxy.forms import as_text, redact_query
+from sidecar.proxy.forwarding import CREDENTIALS
 from sidecar.proxy.unchecked import UncheckedError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor
@@ -16,11 +17,6 @@ from sidecar.redaction.report import Report
 # The key of each segment of a path. Where segments are needed as they are, a route keeps it.
 PATH_KEY = "url.path"
 
-# What the common APIs take credentials in. Any other such header, a route keeps.
-CREDENTIALS = frozenset(
-    {b"authorization", b"api-key", b"x-api-key", b"x-auth-token", b"x-goog-api-key"}
-    | {b"x-sentry-auth"}
-)
 # RFC 9110, RFC 9111 and https://www.w3.org/TR/trace-context/: what has a form of its own.
 _STRUCTURAL = frozenset(
     {
