@@ -35,8 +35,8 @@ def key(
 def test_a_key_is_the_same_in_every_version() -> None:
     # Pods of different versions share one Redis.
     # sha256sum of '["r","[\"https\",\"model.example\",443,\"/v1/models\"]","<credentials>"]',
-    # credentials that of '[["authorization",["Bearer x"]],["proxy-authorization",[]],…]'
-    digest = "46550a84c90b75ab520c652e98b3b05104e75877d466e0d7587813300b2695ea"
+    # credentials that of '[["api-key",[]],["authorization",["Bearer x"]],…]'
+    digest = "be7facee4bf8f34af3940e9c87741db52a917a8ee13efb5f185760c8d558a14c"
     assert key(request=h(authorization="Bearer x")) == f"http:r:GET:{digest}"
 
 
