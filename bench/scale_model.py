@@ -117,14 +117,20 @@ class Simulation:
         pods: how many there are.
         stored: bytes of a value → bytes as Redis keeps it.
         seed: of all that comes by chance.
+        played: pods that are played out, at most.
     """
 
     def __init__(
-        self, workload: Workload, pods: int, stored: Callable[[int], float], seed: int = SEED
+        self,
+        workload: Workload,
+        pods: int,
+        stored: Callable[[int], float],
+        seed: int = SEED,
+        played: int = PLAYED,
     ) -> None:
         self._load = workload
         self._pods = pods
-        self._played = min(pods, PLAYED)
+        self._played = min(pods, played)
         self._weight = pods / self._played
         self._sizes = sizes, _ = list(zip(*workload.sizes, strict=True))
         self._stored = {size: stored(size) for size in sizes}
