@@ -12,8 +12,8 @@ import msgspec
 
 from sidecar import metrics
 from sidecar.http.client import Failure
-from sidecar.http.messages import Exchange
-from sidecar.pressure import Held
+from sidecar.http.messages import Exchange, HTTPError
+from sidecar.pressure import Held, Overloaded
 from sidecar.proxy.destinations import Destination
 from sidecar.proxy.forwarding import HeaderList, response_headers
 from sidecar.proxy.incoming import redact_answer
@@ -108,6 +108,10 @@ class Call(msgspec.Struct):
         except UpstreamError as error:
             if model is not None:
                 model.fail(_MODEL_FAILURES[error.failure])
+            raise
+        except (HTTPError, Overloaded):
+            if model is not None:
+                model.fail("withheld")
             raise
         finally:
             if model is not None:

@@ -16,7 +16,7 @@ from sidecar.proxy.json_members import JsonMembers
 from sidecar.proxy.model_answers import Reader, reader_of
 from sidecar.proxy.model_events import Told
 
-Failure = Literal["timeout", "connection", "cut", "client_gone"]
+Failure = Literal["timeout", "connection", "cut", "withheld", "client_gone"]
 
 _PATHS = (
     "/completions",

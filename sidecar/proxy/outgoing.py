@@ -104,6 +104,10 @@ class Outgoings:
             # What comes back is to be read here, and as a whole: a part shows less than it tells.
             headers = without(headers, b"accept-encoding", b"range", b"if-range")
             headers.append((b"accept-encoding", b"identity"))
+        elif route.observe and (accepted := request.headers.get("accept-encoding")):
+            # Of the codings that the client takes, those that are read in passing.
+            readable = b"gzip, deflate" if "gzip" in accepted.lower() else b"identity"
+            headers = [*without(headers, b"accept-encoding"), (b"accept-encoding", readable)]
         target = target_of(destination.upstream.base, path)
         outgoing = Outgoing(
             request.method, path, target + b"?" + query if query else target, headers, [], b""

@@ -3,9 +3,11 @@
 import hashlib
 from typing import Any
 
+import httpx2
 import pytest
 import trio
 
+from sidecar import metrics
 from tests.proxy.conftest import Start
 from tests.upstream import Behaviour, Upstream
 
@@ -503,3 +505,30 @@ async def test_pipelined_requests_are_answered_in_order(start: Start, upstream: 
         )
         for number in range(20):
             assert b"/echo/%d" % number in (await wire.hear()).body
+
+
+@pytest.mark.parametrize(
+    ("asked", "forwarded"),
+    [("gzip, br, zstd", "gzip, deflate"), ("br", "identity"), ("identity", "identity")],
+)
+async def test_of_a_model_only_codings_that_can_be_read_are_asked_for(
+    start: Start, upstream: Upstream, asked: str, forwarded: str
+) -> None:
+    served = await start(plain(upstream, observe="llm"))
+    told = await served.client.get("/up/echo", headers={"accept-encoding": asked})
+    assert dict(told.json()["headers"])["accept-encoding"] == forwarded
+
+
+async def test_a_stream_of_a_model_that_is_withheld_is_not_its_clients_doing(
+    start: Start, upstream: Upstream
+) -> None:
+    served = await start(
+        {"name": "withheld", "upstream": upstream.url, "redact": "both", "observe": "llm"}
+    )
+    kind = (("content-type", "text/event-stream"),)
+    upstream.answers.append(Behaviour(headers=kind, pieces=(b"data: {}\n\ndata: \xff\n\n", b"\n")))
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await served.client.post("/withheld/v1/chat/completions", json={"model": "m"})
+    labels = {"route": "withheld", "model": "m", "kind": "withheld"}
+    name = "telemetry_cache_model_errors_total"
+    assert metrics.REGISTRY.get_sample_value(name, labels) == 1
