@@ -7,6 +7,7 @@ malformed is read as what lets the cache do least.
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate, parsedate
+from functools import lru_cache
 
 from sidecar.http.messages import Headers
 
@@ -92,7 +93,12 @@ def http_date(text: str) -> float | None:
 
     RFC 9110 section 5.6.7. Letters in any case, no time zone but GMT (RFC 9111 section 4.2).
     """
-    parsed = parsedate(text) if _HTTP_DATE.fullmatch(text) else None
+    return _seconds_of(text) if _HTTP_DATE.fullmatch(text) else None
+
+
+@lru_cache(maxsize=256)
+def _seconds_of(date: str) -> float | None:
+    parsed = parsedate(date)
     if parsed is None:
         return None
     year, month, day, hour, minute, second = parsed[:6]

@@ -12,6 +12,9 @@ caller. That is how it keeps to RFC 9111 section 3.5; what it does with ``shared
 
 import hashlib
 import json
+import re
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -24,6 +27,8 @@ from sidecar.proxy import forwarding
 CREDENTIALS = tuple(sorted(forwarding.CREDENTIALS | {b"cookie", b"proxy-authorization"}))
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# What has the origin, path and query, and a fragment, which is no part of a target.
+_URL = re.compile(r"([^:/?#]+://[^/?#]*)([^#]*)")
 
 
 def key_of(
@@ -47,14 +52,12 @@ def key_of(
     if target is None:
         return None
     parts: list[Any] = [route, target, None if shared else _credentials(request)]
-    if method == "POST":
-        try:
+    try:
+        if method == "POST":
             parts.append(json_value(body))
-            text = canonical(parts)
-        except (ValueError, RecursionError):
-            return None
-    else:
         text = canonical(parts)
+    except (ValueError, RecursionError):
+        return None
     method = "GET" if method == "HEAD" else method
     return f"http:{route}:{method}:{hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -144,9 +147,14 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _credentials(request: Headers) -> str:
-    given = [[name.decode(), values(request, name)] for name in CREDENTIALS]
-    return hashlib.sha256(canonical(given).encode()).hexdigest()
+def _credentials(request: Headers) -> list[tuple[str, str]]:
+    given = [
+        (name.decode(), value.decode("latin-1").strip(" \t"))
+        for name, value in request
+        if name in CREDENTIALS
+    ]
+    given.sort(key=itemgetter(0))
+    return given
 
 
 def _joined(url: str, reference: str) -> str | None:
@@ -168,12 +176,15 @@ def _origin(url: str) -> tuple[str, str, int | None] | None:
     return (parts.scheme, parts.hostname, port or _DEFAULT_PORTS.get(parts.scheme))
 
 
-def _normal(url: str) -> str | None:
+# Of the upstreams, which are few.
+_known_origin = lru_cache(maxsize=64)(_origin)
+
+
+def _normal(url: str) -> list[str | int | None] | None:
     """Return the one form of a URL: of scheme, host, port and an empty path (RFC 9110 4.2.3)."""
-    origin = _origin(url) if url.isascii() and url.isprintable() else None
-    if origin is None:
+    found = _URL.match(url) if url.isascii() and url.isprintable() else None
+    origin = _known_origin(found[1]) if found else None
+    if found is None or origin is None:
         return None
-    rest = url.partition("#")[0].partition("://")[2]
-    start = next((i for i, c in enumerate(rest) if c in "/?"), len(rest))
-    path = rest[start:]
-    return canonical([*origin, path if path.startswith("/") else "/" + path])
+    path = found[2]
+    return [*origin, path if path.startswith("/") else "/" + path]

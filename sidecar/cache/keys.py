@@ -20,6 +20,7 @@ from typing import Any
 _MAX_TOOL = 64
 _MAX_READABLE = 128
 _DIGEST_CHARS = 32  # 128 bits of SHA-256
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 def tool_key(tool: str, args: dict[str, Any]) -> str:
@@ -43,7 +44,7 @@ def canonical(value: Any) -> str:
 
     ASCII also makes lone surrogates, which are valid in JSON (RFC 8259 section 8.2), encodable.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
 
 
 def _readable(args: dict[str, Any]) -> str:

@@ -127,8 +127,17 @@ def selection(names: list[str], request: Headers) -> bytes:
     Lines with one name are combined and white space between members is left out, which is all that
     RFC 9111 section 4.1 allows for every field.
     """
-    chosen = []
+    if not names:
+        return _NOTHING_SELECTED
+    chosen: list[list[str] | None] = []
     for name in names:
         value = combined(request, name.encode())
         chosen.append(None if value is None else members(value))
+    return _digest(names, chosen)
+
+
+def _digest(names: list[str], chosen: list[list[str] | None]) -> bytes:
     return hashlib.sha256(json.dumps([names, chosen]).encode()).digest()
+
+
+_NOTHING_SELECTED = _digest([], [])

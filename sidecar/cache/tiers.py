@@ -37,6 +37,7 @@ __all__ = ["MAX_VALUE_BYTES", "Cache", "Flight", "Stats", "spread"]
 _TICK_SECONDS = 1.0
 _UNSENT_BYTES = 2 * 2**20
 _SPREAD = 0.05
+_MEMORY_HITS, _REDIS_HITS = map(metrics.CACHE_TIER_HITS.labels, ("memory", "redis"))
 
 _log = structlog.get_logger(__name__)
 
@@ -221,13 +222,13 @@ class Cache:
         if self._redis is None or name in self._unsent or self._redis.copies_hold:
             found = self._memory.get(name)
             if found is not None:
-                metrics.CACHE_TIER_HITS.labels("memory").inc()
+                _MEMORY_HITS.inc()
                 return found
         if self._redis is None or name in self._unsent or not self._redis.connected:
             return None
         found = await self._read(self._redis, key, name)
         if found is not None:
-            metrics.CACHE_TIER_HITS.labels("redis").inc()
+            _REDIS_HITS.inc()
         return found
 
     async def _read(self, redis: RedisCache, key: str, name: str) -> Found | None:
