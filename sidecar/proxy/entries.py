@@ -22,6 +22,9 @@ from sidecar.proxy.outgoing import cached_post
 from sidecar.proxy.route import RouteCache
 from sidecar.proxy.upstream import Answer
 
+# Of one body: each takes memory beside its bytes, and an upstream may send one byte at a time.
+MOST_PIECES = 2**14
+
 
 class Entry(msgspec.Struct, frozen=True):
     """What is in the cache for a call.
@@ -144,10 +147,10 @@ class Kept:
 
     Args:
         answer: that it is of.
-        max_bytes: it is not kept if it has more.
+        max_bytes: it is not kept if it has more, or more than `MOST_PIECES` pieces.
         take: counts bytes that are held; raises `Overloaded` when there is no room for them.
-        keep: gets the pieces, or None when there were too many; once, before the last piece goes on
-            or, where the length was not told, after it. Not called for a body that is cut.
+        keep: gets the pieces, once: before the last one goes on or, where the length was not told,
+            after it. Gets None as soon as they are too many. Not called for a body that is cut.
     """
 
     def __init__(
@@ -177,15 +180,15 @@ class Kept:
         self._add(piece)
         if self._missing is not None:
             self._missing -= len(piece)
-            if self._missing == 0:
-                await self._end()
+        if self._pieces is None or self._missing == 0:
+            await self._end()
         return piece
 
     def _add(self, piece: bytes) -> None:
         self._room -= len(piece)
         if self._pieces is None:
             return
-        if self._room >= 0:
+        if self._room >= 0 and len(self._pieces) < MOST_PIECES:
             with suppress(Overloaded):
                 self._take(len(piece))
                 self._pieces.append(piece)
