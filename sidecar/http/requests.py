@@ -18,13 +18,18 @@ from sidecar.http.messages import HTTPError
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 200
-# Of what frames a body (chunk sizes, extensions, trailers) without any body in between.
+# RFC 9112 section 7.1.1: what frames a body (chunk sizes, extensions, trailers) may take so much,
+# and so much for every byte of the body itself.
 _MAX_FRAMING_BYTES = 64 * 1024
+_FRAMING_PER_BYTE = 16
 # RFC 9112 section 3.2: what may stand in a target, of any form.
 _TARGET = re.compile(rb"[!-~]+")
 # At the beginning of a request: what is a method, though none that llhttp knows.
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} [/*]")
-_ABSOLUTE = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+# RFC 3986 sections 3.2.2 and 3.2.3.
+_AUTHORITY = rb"(?:[\w.~!$&'()*+,;=%-]+|\[[\w.:]+\])(?::[0-9]*)?"
+_HOST = re.compile(_AUTHORITY)
+_ABSOLUTE = re.compile(rb"https?://" + _AUTHORITY + rb"(?=[/?]|\Z)", re.IGNORECASE)
 
 
 class RequestError(HTTPError):
@@ -90,12 +95,15 @@ class RequestParser:
         self._parser = HttpRequestParser(self)
         self._queue: deque[Incoming] = deque()
         self._last: Incoming | None = None
+        self._fed_bytes = 0
+        self._is_repeated = False
         self._begin()
         self.error: RequestError | None = None
 
     def _begin(self) -> None:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        # Of all that was fed since its first byte, so at least its own.
         self._head_bytes = 0
         self._framing_bytes = 0
         self._in_head = True
@@ -109,57 +117,68 @@ class RequestParser:
         """Read the next bytes of the connection; see `error` for what is wrong with them."""
         if self.error is not None:
             return
-        if self._in_head:
-            self._head_bytes += len(data)
-        self._framing_bytes += len(data)
+        self._fed_bytes = size = len(data)
+        if self._head_bytes:
+            self._head_bytes += size
+        else:
+            self._framing_bytes += size
+        last = self._last
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as upgrade:
-            self._go_on(data[upgrade.args[0] :])
+            self._parse(data)
         except HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, RequestError):
                 self.error = cause
-            elif isinstance(error, HttpParserInvalidMethodError) and _METHOD.match(data):
+            elif (
+                isinstance(error, HttpParserInvalidMethodError)
+                and self._last is last
+                and _METHOD.match(data)
+            ):
                 self.error = RequestError(501, "There is no such method.")
             else:
                 self.error = RequestError(400, "The request is not HTTP/1.1.")
-        if self.error is None and self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self.error = _too_large()
-        if self.error is None and self._framing_bytes > _MAX_FRAMING_BYTES + len(data):
-            self.error = RequestError(400, "The body has too little in too many bytes.")
+        else:
+            if self._head_bytes > 2 * MAX_HEAD_BYTES:
+                self.error = _too_large()
+            elif self._framing_bytes > _MAX_FRAMING_BYTES + size:
+                self.error = RequestError(400, "There is too little in too many bytes.")
 
-    def _go_on(self, rest: bytes) -> None:
-        """Read on after the head of a request that asks for another protocol.
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                data = self._after_upgrade(data[upgrade.args[0] :])
+            else:
+                return
 
-        It is answered in this one (RFC 9110 section 7.8). llhttp stops there, so another parser
-        gets a head that frames the same body.
+    def _after_upgrade(self, rest: bytes) -> bytes:
+        """Return what to read after the head of a request that asks for another protocol.
+
+        It is answered in this one (RFC 9110 section 7.8). llhttp takes it that the request is over,
+        so another parser gets a head that frames the same body.
         """
         request = self._last
         assert request is not None
+        self._parser = HttpRequestParser(self)
         if not request.has_body:
-            self.on_message_complete()
-            self._parser = HttpRequestParser(self)
-            if rest:
-                self.feed(rest)
-            return
+            return rest
+        request.ended = self._in_head = False
+        self._is_repeated = True
         framing = b"".join(
             b"%b: %b\r\n" % (name, value)
             for name, value in request.headers
             if name in (b"content-length", b"transfer-encoding")
         )
-        self._parser = HttpRequestParser(_Repeated(self))
-        self.feed(b"POST / HTTP/1.1\r\n%b\r\n" % framing + rest)
-
-    def forget_head(self) -> None:
-        """Take it that what has come of a head was read before."""
-        self._target = b""
-        self._headers = []
-        self._in_head = False
+        return b"POST / HTTP/1.1\r\n%b\r\n" % framing + rest
 
     def next(self) -> Incoming | None:
         """Return the next request whose head has come, once."""
         return self._queue.popleft() if self._queue else None
+
+    def on_message_begin(self) -> None:
+        """llhttp: the first byte of a head has come."""
+        self._head_bytes = self._fed_bytes
 
     def on_url(self, target: bytes) -> None:
         """llhttp: a part of the target."""
@@ -168,20 +187,31 @@ class RequestParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: a header, or a trailer."""
         if self._in_head:
-            self._headers.append((name.lower(), value))
+            name = name.lower()
+            # llhttp does not take every value that RFC 9112 section 6.1 has for this one.
+            if name == b"transfer-encoding" and value.rstrip(b" ").lower() != b"chunked":
+                raise RequestError(501, "The only transfer coding is chunked.")
+            # RFC 9112 section 5.1: llhttp leaves out only the whitespace before a value.
+            self._headers.append((name, value.rstrip(b" \t")))
             if len(self._headers) > MAX_HEADERS:
                 raise _too_large()
 
     def on_headers_complete(self) -> None:
         """llhttp: a head has come."""
-        if sum(len(n) + len(v) for n, v in self._headers) > MAX_HEAD_BYTES:
-            raise _too_large()
+        fed, self._head_bytes = self._head_bytes, 0
+        if self._is_repeated:
+            self._is_repeated = False
+            return
         parser = self._parser
         target = self._target
+        if fed > MAX_HEAD_BYTES:
+            lines = sum(len(name) + len(value) + 4 for name, value in self._headers)
+            if len(target) + lines > MAX_HEAD_BYTES:
+                raise _too_large()
         method = parser.get_method().decode("ascii")
         if not _TARGET.fullmatch(target) or b"#" in target:
             raise RequestError(400, "The target of the request is malformed.")
-        if target[:1] != b"/":
+        if target[:1] != b"/" or method == "CONNECT":
             target = _origin_form(method, target)
         request = Incoming(method, target, self._headers)
         version = parser.get_http_version()
@@ -197,7 +227,7 @@ class RequestParser:
         """llhttp: a piece of a body."""
         assert self._last is not None
         self._last.pieces.append(piece)
-        self._framing_bytes = 0
+        self._framing_bytes = max(0, self._framing_bytes - _FRAMING_PER_BYTE * len(piece))
 
     def on_message_complete(self) -> None:
         """llhttp: a request is over."""
@@ -206,39 +236,19 @@ class RequestParser:
         self._begin()
 
 
-class _Repeated:
-    """What llhttp calls when the first head that it reads was read before."""
-
-    def __init__(self, parser: RequestParser) -> None:
-        self.on_url = parser.on_url
-        self.on_header = parser.on_header
-        self.on_body = parser.on_body
-        self.on_message_complete = parser.on_message_complete
-        self._parser = parser
-        self._is_first = True
-
-    def on_headers_complete(self) -> None:
-        """llhttp: a head has come."""
-        if self._is_first:
-            self._is_first = False
-            self._parser.forget_head()
-        else:
-            self._parser.on_headers_complete()
-
-
 def _origin_form(method: str, target: bytes) -> bytes:
     """Return path and query of a target of another form (RFC 9112 section 3.2).
 
     Raises:
         RequestError: it is none that the method takes.
     """
+    if method == "CONNECT":
+        raise RequestError(405, "There are no tunnels here.")
     if target == b"*" and method == "OPTIONS":
         return target
     if authority := _ABSOLUTE.match(target):
         rest = target[authority.end() :]
         return rest if rest[:1] == b"/" else b"/" + rest
-    if method == "CONNECT":
-        raise RequestError(405, "There are no tunnels here.")
     raise RequestError(400, "The target of the request is malformed.")
 
 
@@ -250,19 +260,22 @@ def _read_headers(request: Incoming, version: str) -> None:
             request.has_body = value.strip(b"0") != b""
         elif name == b"transfer-encoding":
             codings += 1
-            if value.lower() != b"chunked" or version != "1.1":
-                raise RequestError(501, "The only transfer coding is chunked, in HTTP/1.1.")
             request.has_body = True
         elif name == b"host":
             hosts += 1
+            if value and not _HOST.fullmatch(value):
+                raise RequestError(400, "The Host is malformed.")
         elif name == b"expect":
             if value.lower() != b"100-continue":
                 raise RequestError(417, "There is no such expectation.")
             request.expects_continue = True
     if version not in ("1.0", "1.1"):
         raise RequestError(505, "The version must be HTTP/1.1 or HTTP/1.0.")
-    if codings > 1 or hosts > 1 or (version == "1.1" and not hosts):
-        raise RequestError(400, "A request has one Host and at most one Transfer-Encoding.")
+    if hosts > 1 or (version == "1.1" and not hosts):
+        raise RequestError(400, "A request has one Host.")
+    # RFC 9112 section 6.1.
+    if codings > (version == "1.1"):
+        raise RequestError(400, "A request has one Transfer-Encoding, in HTTP/1.1.")
     request.expects_continue = request.expects_continue and version == "1.1" and request.has_body
 
 
