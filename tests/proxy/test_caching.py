@@ -734,6 +734,24 @@ async def test_a_body_is_kept_while_there_is_memory_for_it(
     assert got == [passed if kept else None]
 
 
+@pytest.mark.parametrize(
+    ("headers", "before_the_last"), [([(b"content-length", b"2")], True), ([], False)]
+)
+async def test_a_body_is_kept_before_its_client_has_it(headers: Any, before_the_last: bool) -> None:
+    """Without a length the client sees the end only after that."""
+    got: list[list[bytes] | None] = []
+
+    async def keep(collected: list[bytes] | None) -> None:
+        got.append(collected)
+
+    kept = Kept(Answer(200, headers, Whole(b"a", b"b")), 2**20, lambda _: None, keep)
+    assert (await anext(kept), got) == (b"a", [])
+    assert await anext(kept) == b"b"
+    assert got == ([[b"a", b"b"]] if before_the_last else [])
+    assert [piece async for piece in kept] == []
+    assert got == [[b"a", b"b"]]
+
+
 @pytest.mark.parametrize("announced", [True, False])
 @pytest.mark.parametrize("reset", [True, False])
 async def test_a_cut_body_is_not_stored(
@@ -792,6 +810,18 @@ async def test_what_redaction_takes_away_is_not_stored(
         assert response.status_code == status
         assert not status_of(response).startswith("hit")
         assert "stored" not in status_of(response)
+    assert len(upstream.requests) == 2
+
+
+async def test_an_answer_of_which_a_rule_drops_a_record_is_not_stored(
+    start: Start, upstream: Upstream
+) -> None:
+    rules = [{"id": "board", "pattern": "board", "action": {"drop_record": {}}}]
+    served = await start(route(upstream, redact="both"), rules=rules)
+    lines = (("content-type", "application/x-ndjson"), JSON[1])
+    upstream.behaviour = Behaviour(headers=lines, pieces=(b'{"a":1}\n{"a":"board"}\n',))
+    for _ in range(2):
+        assert (await served.client.get("/up/echo")).json() == {"a": 1}
     assert len(upstream.requests) == 2
 
 
@@ -979,6 +1009,25 @@ async def test_calls_do_not_wait_one_after_the_other_for_what_is_of_no_use_to_th
     assert best < 0.39
 
 
+async def begun(count: int, served: Served) -> list[bytes]:
+    """Return the first pieces of answers to as many calls, which all go on until each has one."""
+    pieces: list[bytes] = []
+    all_have = trio.Event()
+
+    async def ask() -> None:
+        async with served.client.stream("GET", "/up/echo") as response:
+            pieces.append(await anext(response.aiter_bytes()))
+            if len(pieces) == count:
+                all_have.set()
+            await all_have.wait()
+
+    with trio.fail_after(LONG):
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(ask)
+    return pieces
+
+
 async def test_many_wait_no_longer_than_until_it_shows_that_they_wait_in_vain(
     start: Start, upstream: Upstream
 ) -> None:
@@ -987,19 +1036,11 @@ async def test_many_wait_no_longer_than_until_it_shows_that_they_wait_in_vain(
     upstream.behaviour = msgspec.structs.replace(
         says(None, content_type="text/event-stream"),
         pieces=(b"data: 1\n\n", b"data: 2\n\n"),
-        head_delay=0.1,
+        head_delay=1,
         pause=NEVER,
     )
 
-    async def ask() -> None:
-        async with served.client.stream("GET", "/up/echo") as response:
-            assert await anext(response.aiter_bytes()) == b"data: 1\n\n"
-
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(LONG):
-            for _ in range(5):
-                nursery.start_soon(ask)
-            await upstream.received(5)
+    assert await begun(5, served) == [b"data: 1\n\n"] * 5
 
 
 async def test_many_do_not_wait_for_what_is_too_large_to_be_kept(
@@ -1007,18 +1048,10 @@ async def test_many_do_not_wait_for_what_is_too_large_to_be_kept(
 ) -> None:
     served = await start(route(upstream, {"max_bytes": 1024}))
     upstream.behaviour = msgspec.structs.replace(
-        says("max-age=60"), pieces=(b"x" * 1025, b"y"), body_delay=0.2, pause=NEVER
+        says("max-age=60"), pieces=(b"x" * 1025, b"y"), body_delay=1, pause=NEVER
     )
 
-    async def ask() -> None:
-        async with served.client.stream("GET", "/up/echo") as response:
-            assert await anext(response.aiter_bytes())
-
-    async with trio.open_nursery() as nursery:
-        with trio.fail_after(LONG):
-            for _ in range(5):
-                nursery.start_soon(ask)
-            await upstream.received(5)
+    assert await begun(5, served) == [b"x" * 1025] * 5
 
 
 async def test_after_a_failure_one_call_is_made_for_many_again(
