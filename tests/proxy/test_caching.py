@@ -1016,7 +1016,8 @@ async def begun(count: int, served: Served) -> list[bytes]:
 
     async def ask() -> None:
         async with served.client.stream("GET", "/up/echo") as response:
-            pieces.append(await anext(response.aiter_bytes()))
+            body = response.aiter_bytes()  # it closes the connection when it is not kept
+            pieces.append(await anext(body))
             if len(pieces) == count:
                 all_have.set()
             await all_have.wait()
