@@ -20,8 +20,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sidecar.cache import http_keys
 from sidecar.cache.rfc9111 import Forwarded
+from sidecar.http import headers
 from sidecar.metrics import REGISTRY
-from sidecar.proxy import heads
 from sidecar.proxy.route import CachedPost, ProxyRoute, RouteCache, Timeouts
 from sidecar.redaction.engine import check_rules
 from sidecar.redaction.rules import RulesFile
@@ -95,7 +95,7 @@ def test_lists_of_headers_are_those_of_the_code() -> None:
         return {n.encode() for n in code(re.search(sentence, section.text)[1])}  # type: ignore[index]
 
     passing = r"\*\*credentials\*\*.*?: (.*?)\. Any other"
-    assert listed("Headers, query and path", passing) == heads.CREDENTIALS
+    assert listed("Headers, query and path", passing) == headers.CREDENTIALS
     telling = r"is told by (.*?), which enter"
     assert listed("Whose answers", telling) == set(http_keys.CREDENTIALS)
 

@@ -1,8 +1,8 @@
 """The header that tells what the cache did (RFC 9211)."""
 
 from sidecar.cache.rfc9111 import Forwarded
+from sidecar.http.headers import HeaderList
 from sidecar.http.messages import Headers
-from sidecar.proxy.forwarding import HeaderList
 
 _NAME = b"cache-status"
 _CACHE = "sidecar"

@@ -21,10 +21,10 @@ from urllib.parse import urljoin, urlsplit
 from sidecar.cache.fields import values
 from sidecar.cache.keys import canonical
 from sidecar.cache.stored import Stored, Varies, selection
+from sidecar.http import headers
 from sidecar.http.messages import Headers
-from sidecar.proxy import forwarding
 
-CREDENTIALS = tuple(sorted(forwarding.CREDENTIALS | {b"cookie", b"proxy-authorization"}))
+CREDENTIALS = tuple(sorted(headers.CREDENTIALS | {b"cookie", b"proxy-authorization"}))
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 section 9.2.1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 # What has the origin, path and query, and a fragment, which is no part of a target.

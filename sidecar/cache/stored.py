@@ -15,8 +15,8 @@ from typing import Annotated
 import msgspec
 
 from sidecar.cache.fields import combined, http_date_of, members, values
+from sidecar.http.headers import HeaderList, end_to_end
 from sidecar.http.messages import Headers
-from sidecar.proxy.forwarding import HeaderList, end_to_end
 
 _FORMAT = b"http1"
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9a-z]+")

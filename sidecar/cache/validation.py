@@ -12,8 +12,8 @@ from sidecar.cache.fields import (
     values,
 )
 from sidecar.cache.stored import Stored
+from sidecar.http.headers import HeaderList, end_to_end
 from sidecar.http.messages import Headers
-from sidecar.proxy.forwarding import HeaderList, end_to_end
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since"})
 # What tells of the bytes that are stored, which no 304 changes (RFC 9111 section 3.2). The type is

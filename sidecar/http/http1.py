@@ -6,6 +6,7 @@ body is asked for.
 """
 
 import functools
+import math
 import select
 import socket
 import struct
@@ -34,8 +35,10 @@ LINGER_SECONDS = 2.0
 # What takes longer is looked at so often: is the client still there?
 _LOOK_SECONDS = 0.25
 _READ_BYTES = 64 * 1024
-# What a client may send of its next requests while it takes a response.
+# What a client may send of its next requests while it takes responses.
 _AHEAD_BYTES = 64 * 1024
+# A response up to this size goes in one with its head; a copy of a larger one would cost more.
+_WHOLE_BYTES = 64 * 1024
 # Linux tells of a client that has closed its side whatever is left to read (poll(2)).
 _GONE = getattr(select, "POLLRDHUP", 0)
 
@@ -67,6 +70,8 @@ class Http1Exchange:
         self._incoming = incoming
         self._has_body = True
         self._chunked = False
+        # How much of the body may be sent, if it is not chunked.
+        self._left: float = 0
         self._body_ended: trio.Event | None = None
         self._continue = incoming.expects_continue
         self.ended = not incoming.has_body
@@ -124,8 +129,14 @@ class Http1Exchange:
         # RFC 9110 section 8.6: these have no content, so no length.
         if response.status >= 200 and response.status not in _WITHOUT_BODY:
             headers.append((b"content-length", b"%d" % len(response.body)))
-        head = self._head(response.status, headers)
-        await self._connection.send(head + response.body if self._has_body else head)
+        head, body = self._head(response.status, headers), response.body
+        if not self._has_body:
+            body = b""
+        if len(body) <= _WHOLE_BYTES:
+            await self._connection.send(head + body)
+        else:
+            await self._connection.send(head)
+            await self._connection.send(body)
         await self._finish()
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -133,16 +144,28 @@ class Http1Exchange:
         await self._connection.send(self._head(status, headers))
 
     async def send(self, piece: bytes) -> None:
-        """Send a piece of the body; nothing when the response has none, as to ``HEAD``."""
-        if self._has_body and piece:
-            await self._connection.send(
-                b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece
-            )
+        """Send a piece of the body; nothing when the response has none, as to ``HEAD``.
+
+        Raises:
+            Disconnected: the client went away.
+            ValueError: it is more than the ``Content-Length`` of the response.
+        """
+        if not self._has_body or not piece:
+            return
+        if self._chunked:
+            await self._connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            return
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ValueError("The response is longer than it says.")
+        await self._connection.send(piece)
 
     async def finish(self) -> None:
         """Say that the response is complete, then take what is left of the request's body."""
         if self._chunked:
             await self._connection.send(b"0\r\n\r\n")
+        elif self._has_body and 0 < self._left < math.inf:
+            return  # only the end of the connection tells the client that it is not
         await self._finish()
 
     async def _finish(self) -> None:
@@ -164,7 +187,8 @@ class Http1Exchange:
         framed = dated = False
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
-            framed = framed or name == b"content-length"
+            if name == b"content-length":
+                framed, self._left = True, int(value)
             dated = dated or name == b"date"
             lines.append(b"%b: %b\r\n" % (name, value))
         if not dated:
@@ -177,6 +201,7 @@ class Http1Exchange:
             else:
                 self.ends_with_connection = True
                 self.keep_alive = False
+                self._left = math.inf
         if not self.keep_alive or self._connection.is_last:
             self.keep_alive = False
             lines.append(b"connection: close\r\n")
@@ -199,77 +224,74 @@ class _Connection:
     Attributes:
         client: the address of the client.
         is_last: whether the request that is being answered is the last one.
-        waiting: for a head, to be cancelled when the server stops; None while a request is
-            answered.
-        working: the answering of a request, and since when.
+        scope: of all that is done but to refuse what the client sent.
+        working_since: when the request came that is being answered; None while one is waited for.
     """
 
     def __init__(self, stream: trio.SocketStream, handler: Handler):
         self._stream = stream
+        self._socket = stream.socket
         self._handler = handler
         self._parser = RequestParser()
         self.client = str(stream.socket.getpeername()[0])
         self.is_last = False
-        self.waiting: trio.CancelScope | None = None
-        self.working: tuple[float, trio.CancelScope] | None = None
+        self.scope = trio.CancelScope()
+        self.working_since: float | None = None
         self._ended = False
+        self._ahead_bytes = 0
 
     async def run(self) -> None:
         """Answer one request after the other, until there are no more."""
         try:
-            while incoming := await self._next():
-                if not await self._answer(incoming):
-                    break
-        except (Disconnected, trio.TooSlowError):
+            with self.scope:
+                await self._answer_all()
+            if self._is_late():
+                raise RequestError(408, "The head of the request did not arrive in time.")
+        except Disconnected:
             pass
         except RequestError as error:
             await self._refuse(error)
         finally:
-            self.close()
+            self._socket.close()
 
-    def close(self) -> None:
-        """Close the socket."""
-        self._stream.socket.close()
+    def _is_late(self) -> bool:
+        waited = self.scope.cancelled_caught and self.working_since is None
+        return waited and not self._parser.is_idle and not self.is_last
+
+    async def _answer_all(self) -> None:
+        while not self.is_last and (incoming := await self._next()):
+            self.working_since = trio.current_time()
+            exchange = Http1Exchange(self, incoming)
+            try:
+                await self._handler(exchange)
+            finally:
+                if exchange.ends_with_connection and not exchange.finished:
+                    # Nothing else tells the client that this is not its end (RFC 9112 section 8).
+                    reset = struct.pack("ii", 1, 0)
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+            if not (exchange.finished and exchange.ended and exchange.keep_alive):
+                return
+            self.working_since = None
 
     async def _next(self) -> Incoming | None:
         """Return the next request; None: there is none."""
-        parser = self._parser
+        parser, begun = self._parser, False
         if incoming := parser.next():
             return incoming
-        if self.is_last:
-            return None
-        with trio.move_on_after(KEEP_ALIVE_SECONDS) as self.waiting:
-            begun = not parser.is_idle
-            while True:
-                if parser.error is not None:
-                    raise parser.error
-                if not begun and not parser.is_idle:
-                    begun = True
-                    self.waiting.deadline = trio.current_time() + HEAD_SECONDS
-                data = await self._receive_some()
-                if not data:
-                    return None
-                parser.feed(data)
-                if incoming := parser.next():
-                    self.waiting = None
-                    return incoming
-        self.waiting = None
-        if not parser.is_idle and not self.is_last:
-            raise RequestError(408, "The head of the request did not arrive in time.")
-        return None
-
-    async def _answer(self, incoming: Incoming) -> bool:
-        """Answer a request; tell whether another one may follow."""
-        with trio.CancelScope() as scope:
-            self.working = trio.current_time(), scope
-            exchange = Http1Exchange(self, incoming)
-            await self._handler(exchange)
-        self.working = None
-        if exchange.ends_with_connection and not exchange.finished:
-            # Nothing else tells the client that this is not its end (RFC 9112 section 8).
-            reset = struct.pack("ii", 1, 0)
-            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        return exchange.finished and exchange.ended and exchange.keep_alive
+        self._ahead_bytes = 0
+        self.scope.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
+        while parser.error is None:
+            if not begun and not parser.is_idle:
+                begun = True
+                self.scope.deadline = trio.current_time() + HEAD_SECONDS
+            data = await self._receive_some()
+            if not data:
+                return None
+            parser.feed(data)
+            if incoming := parser.next():
+                self.scope.deadline = math.inf
+                return incoming
+        raise parser.error
 
     async def _refuse(self, error: RequestError) -> None:
         """Say what is wrong with what the client sent, and give it time to read that."""
@@ -284,7 +306,7 @@ class _Connection:
                 await self._stream.send_eof()
                 while await self._receive_some():
                     pass
-            except (Disconnected, trio.BrokenResourceError, trio.ClosedResourceError):
+            except (Disconnected, trio.BrokenResourceError):
                 pass
 
     async def receive(self) -> None:
@@ -300,32 +322,34 @@ class _Connection:
         if self._ended:
             return b""
         try:
-            data = await self._stream.receive_some(_READ_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = await self._socket.recv(_READ_BYTES)
+        except OSError:
             data = b""
         self._ended = not data
         return data
 
     async def gone(self) -> None:
         """Return when the client has gone away."""
-        ahead = 0
-        while data := await self._receive_some():
+        while self._ahead_bytes <= _AHEAD_BYTES:
+            if not (data := await self._receive_some()):
+                return
             self._parser.feed(data)
-            ahead += len(data)
-            if ahead > _AHEAD_BYTES:
-                await trio.sleep_forever()  # `serve` looks after it
+            self._ahead_bytes += len(data)
+        await trio.sleep_forever()  # `_look` looks after it
 
     async def send(self, data: bytes) -> None:
         """Send bytes; raises `Disconnected` when the client has gone, or takes nothing."""
         try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            sent = await self._socket.send(data)
+            if sent < len(data):
+                await self._stream.send_all(memoryview(data)[sent:])
+        except (OSError, trio.BrokenResourceError):
             raise Disconnected from None
 
     @property
     def descriptor(self) -> int:
         """The file descriptor of the socket, -1 once it is closed."""
-        return self._stream.socket.fileno()
+        return self._socket.fileno()
 
 
 def _decoded(path: bytes) -> str:
@@ -380,6 +404,7 @@ async def serve(
             stream.socket.close()
             places.release()
             return
+        one.is_last = stopping.is_set()
         connections.add(one)
         try:
             await one.run()
@@ -403,8 +428,8 @@ async def serve(
             everything.cancel_scope.cancel()
         for one in connections:
             one.is_last = True
-            if one.waiting is not None:
-                one.waiting.cancel()
+            if one.working_since is None:
+                one.scope.cancel()
         everything.cancel_scope.deadline = trio.current_time() + grace_seconds
 
 
@@ -415,8 +440,8 @@ async def _look(connections: set[_Connection]) -> None:
         since = trio.current_time() - _LOOK_SECONDS
         poll, scopes = select.poll(), {}
         for one in connections:
-            if one.working is not None and one.working[0] < since:
+            if one.working_since is not None and one.working_since < since:
                 poll.register(one.descriptor, _GONE)
-                scopes[one.descriptor] = one.working[1]
+                scopes[one.descriptor] = one.scope
         for descriptor, _ in poll.poll(0) if scopes else ():
             scopes[descriptor].cancel()

@@ -41,11 +41,11 @@ from sidecar.cache.validation import (
     unconditional,
     updated,
 )
+from sidecar.http.headers import HeaderList
 from sidecar.http.messages import HTTPError
 from sidecar.pressure import Held, Overloaded
 from sidecar.proxy.call import Call
 from sidecar.proxy.entries import Entries, Entry, Kept, key_for, length_of, options_of
-from sidecar.proxy.forwarding import HeaderList
 from sidecar.proxy.upstream import Answer, Whole
 from sidecar.redaction.walk_otlp import Outcome
 

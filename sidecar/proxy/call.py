@@ -12,10 +12,11 @@ import msgspec
 
 from sidecar import metrics
 from sidecar.http.client import Failure
+from sidecar.http.headers import HeaderList
 from sidecar.http.messages import Exchange, HTTPError
 from sidecar.pressure import Held, Overloaded
 from sidecar.proxy.destinations import Destination
-from sidecar.proxy.forwarding import HeaderList, response_headers
+from sidecar.proxy.forwarding import response_headers
 from sidecar.proxy.incoming import redact_answer
 from sidecar.proxy.model_calls import Failure as ModelFailure
 from sidecar.proxy.model_calls import ModelCall

@@ -7,66 +7,20 @@ nothing of the framing of one side reaches the other.
 import re
 from urllib.parse import unquote_to_bytes
 
+from sidecar.http.headers import HeaderList, end_to_end, without
 from sidecar.http.messages import Headers, HTTPError, Request
 from sidecar.proxy.unchecked import UncheckedError
 
-HeaderList = list[tuple[bytes, bytes]]
-
-# RFC 9110 section 7.6.1, and those of section 11.7, which are for the next proxy: this one.
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authentication-info",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 # These are written anew: the host is the upstream's, the body is framed by `body_framing`, and
 # `Expect` is answered by the server of this side (section 10.1.1).
 _REPLACED = frozenset({b"host", b"expect", b"content-length"})
 # RFC 7239, and what was there before it.
-# What the common APIs take credentials in. Any other such header, a route that redacts keeps.
-CREDENTIALS = frozenset(
-    {
-        b"api-key",
-        b"authorization",
-        b"x-api-key",
-        b"x-auth-token",
-        b"x-goog-api-key",
-        b"x-sentry-auth",
-    }
-)
 _FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
 # What is larger is taken for this (RFC 9110 section 7.6.2).
 _MOST_FORWARDS = 2**31 - 1
 # Of the body as it was: wrong when it is changed (RFC 9530, RFC 2616 section 14.15).
 _DIGESTS = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
 _QUOTED = re.compile(rb'"[^"]*"')
-
-
-def end_to_end(headers: Headers) -> HeaderList:
-    """Return the headers that are not for one connection only (RFC 9110 section 7.6.1)."""
-    named = {
-        option.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    return [
-        (name, value) for name, value in headers if name not in _HOP_BY_HOP and name not in named
-    ]
-
-
-def without(headers: Headers, *names: bytes) -> HeaderList:
-    """Return the headers but for those of these names."""
-    return [(name, value) for name, value in headers if name not in names]
 
 
 def of_changed_body(headers: Headers) -> HeaderList:

@@ -7,8 +7,8 @@ asks for: they are meant for it, and without them no call succeeds.
 import re
 from urllib.parse import quote, unquote_to_bytes
 
+from sidecar.http.headers import CREDENTIALS
 from sidecar.proxy.forms import as_text, redact_query
-from sidecar.proxy.forwarding import CREDENTIALS
 from sidecar.proxy.unchecked import UncheckedError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor

@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from sidecar.http.body import decompress
+from sidecar.http.headers import without
 from sidecar.http.messages import HTTPError
 from sidecar.pressure import Held
 from sidecar.proxy.bodies import redact_body
 from sidecar.proxy.destinations import Destination
 from sidecar.proxy.event_stream import EventStreamRedactor
-from sidecar.proxy.forwarding import content_type, of_changed_body, without
+from sidecar.proxy.forwarding import content_type, of_changed_body
 from sidecar.proxy.heads import redact_headers
 from sidecar.proxy.unchecked import UncheckedError, UnknownTypeError
 from sidecar.proxy.upstream import Answer, Whole

@@ -7,18 +7,17 @@ import msgspec
 import trio
 
 from sidecar.http.body import read_body
+from sidecar.http.headers import HeaderList, without
 from sidecar.http.messages import Exchange, HTTPError
 from sidecar.pressure import Pressure
 from sidecar.proxy.bodies import recompress, redact_body
 from sidecar.proxy.destinations import Destination
 from sidecar.proxy.forwarding import (
-    HeaderList,
     body_framing,
     content_type,
     of_changed_body,
     request_headers,
     target_of,
-    without,
 )
 from sidecar.proxy.heads import redact_headers, redact_target
 from sidecar.proxy.route import CachedPost

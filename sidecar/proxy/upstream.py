@@ -8,8 +8,8 @@ import msgspec
 import trio
 
 from sidecar.http.client import Client, ClientError, ClientResponse, Failure, Waits
+from sidecar.http.headers import HeaderList
 from sidecar.http.messages import Headers, HTTPError
-from sidecar.proxy.forwarding import HeaderList
 from sidecar.proxy.route import ProxyRoute
 from sidecar.tls import context_for
 

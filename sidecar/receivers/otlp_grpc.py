@@ -18,8 +18,8 @@ from google.rpc.status_pb2 import Status
 
 from sidecar import metrics
 from sidecar.http.asgi import Receive, Scope, Send
-from sidecar.http.failures import log_failure
 from sidecar.http.body import READ_SECONDS, decompress
+from sidecar.http.failures import log_failure
 from sidecar.http.messages import Disconnected, HTTPError
 from sidecar.pipeline.queue import QueueFull
 from sidecar.pressure import Held, Overloaded, Pressure

@@ -4,7 +4,7 @@ from typing import Any
 
 from sidecar.cache.fields import http_date_of
 from sidecar.cache.stored import Stored
-from sidecar.proxy.forwarding import HeaderList
+from sidecar.http.headers import HeaderList
 from sidecar.proxy.route import RouteCache
 
 NOW = 1_800_000_000.0

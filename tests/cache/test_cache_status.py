@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.cache.cache_status import with_forward, with_hit
-from sidecar.proxy.forwarding import HeaderList
+from sidecar.http.headers import HeaderList
 from tests.cache.http import h
 
 CASES: list[tuple[str, HeaderList, str]] = [

@@ -13,7 +13,7 @@ from sidecar.cache.http_keys import (
     variant_key,
 )
 from sidecar.cache.stored import Stored, Varies
-from sidecar.proxy.forwarding import HeaderList
+from sidecar.http.headers import HeaderList
 from tests.cache.http import NOW, h, stored
 from tests.cache.test_keys import JSON, reversed_members, same
 

@@ -19,7 +19,7 @@ from sidecar.cache.rfc9111 import (
     storable,
 )
 from sidecar.cache.stored import Stored, Varies, pack, unpack
-from sidecar.proxy.forwarding import HeaderList
+from sidecar.http.headers import HeaderList
 from sidecar.proxy.route import RouteCache
 from tests.cache.http import DAY, NO_OPTIONS, NOW, at, h, stored
 

@@ -12,7 +12,7 @@ from sidecar.cache.validation import (
     not_modified_headers,
     updated,
 )
-from sidecar.proxy.forwarding import HeaderList
+from sidecar.http.headers import HeaderList
 from tests.cache.http import DAY, NO_OPTIONS, NOW, at, h, stored
 
 TAGGED = stored(h(etag='"v1"'))

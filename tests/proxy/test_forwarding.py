@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from sidecar.http.asgi import join_headers
+from sidecar.http.headers import end_to_end
 from sidecar.http.messages import HTTPError, Request
 from sidecar.proxy.forwarding import (
     body_framing,
     content_type,
-    end_to_end,
     forwards_left,
     of_changed_body,
     request_headers,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.proxy.heads import CREDENTIALS, redact_headers, redact_target
+from sidecar.http.headers import CREDENTIALS
+from sidecar.proxy.heads import redact_headers, redact_target
 from sidecar.proxy.unchecked import UncheckedError
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.redactor import Redactor
