@@ -1,4 +1,4 @@
-"""The proxy over HTTP: all below ``/proxy/``, by any method."""
+"""The proxy over HTTP: all below ``/proxy/``, by any method that llhttp knows."""
 
 from sidecar.http.routing import Body, Route, problems
 from sidecar.proxy.proxy import Proxy
