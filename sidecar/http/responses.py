@@ -6,9 +6,12 @@ request only when it has the whole response to the one before.
 
 from httptools import HttpParserError, HttpResponseParser
 
-# Of status line and headers, and of trailers.
 MAX_HEAD_BYTES = 64 * 1024
 _MAX_INFORMATIONAL = 16
+# RFC 9112 section 7.1.1: what frames a body (chunk sizes, extensions, trailers) may take so much,
+# and so much for every byte of the body itself.
+_MAX_FRAMING_BYTES = 64 * 1024
+_FRAMING_PER_BYTE = 16
 
 
 class ProtocolError(Exception):
@@ -34,9 +37,8 @@ class ResponseParser:
         self._parser = HttpResponseParser(self)
         self._head_only = False
         self._head_bytes = 0
+        self._framing_bytes = 0
         self._informational = 0
-        self._begun = False
-        self._surplus = False
         self._delimited = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -50,8 +52,8 @@ class ResponseParser:
             # llhttp does not know of requests, and would wait for the body.
             self._parser = HttpResponseParser(self)
         self._head_only = method == "HEAD"
-        self._head_bytes = self._informational = 0
-        self._begun = self._surplus = self._delimited = False
+        self._head_bytes = self._framing_bytes = self._informational = 0
+        self._delimited = False
         self.status = 0
         self.headers = []
         self.pieces = []
@@ -67,19 +69,21 @@ class ResponseParser:
         if not data:
             self._end()
             return
-        if not self.status:
-            self._count(len(data))
+        size = len(data)
+        if self.status:
+            self._framing_bytes += size
+        else:
+            self._head_bytes += size
         try:
             self._parser.feed_data(data)
         except HttpParserError:
-            raise ProtocolError from None
-        if self._surplus:
+            if not self.complete:
+                raise ProtocolError from None
+            # RFC 9112 section 9.2: what comes after the response does not belong to any.
             self.reusable = False
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
         # A head and the beginning of a body come in one.
-        if self._head_bytes > 2 * MAX_HEAD_BYTES:
+        is_head_too_large = not self.status and self._head_bytes > 2 * MAX_HEAD_BYTES
+        if is_head_too_large or self._framing_bytes > _MAX_FRAMING_BYTES + size:
             raise ProtocolError
 
     def _end(self) -> None:
@@ -99,37 +103,41 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         """llhttp: a message begins."""
-        self._surplus = self._surplus or self.complete
+        if self.complete:
+            raise ProtocolError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """llhttp: a header, or a trailer."""
-        if self.complete:
-            return
         if self.status:  # a trailer
-            self._count(len(name) + len(value))
             return
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        # RFC 9112 section 7.4: no other coding was asked for.
+        if name == b"transfer-encoding" and value.rstrip(b" ").lower() != b"chunked":
+            raise ProtocolError
+        # Section 5.1: llhttp leaves out only the whitespace before a value.
+        self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """llhttp: the head has come."""
-        if self.complete:
-            return
         status = self._parser.get_status_code()
+        version = self._parser.get_http_version()
+        names = [name for name, _ in self.headers]
+        codings = names.count(b"transfer-encoding")
+        # RFC 9112 section 6.1.
+        if version not in ("1.0", "1.1") or codings > (version == "1.1"):
+            raise ProtocolError
         if status < 200:
             # RFC 9110 section 15.2: there may be several before the response itself.
             self._informational += 1
-            if status == 101 or self._informational > _MAX_INFORMATIONAL:
+            if status < 100 or status == 101 or self._informational > _MAX_INFORMATIONAL:
                 raise ProtocolError
             self.headers = []
             return
         if status > 599 or sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
             raise ProtocolError
         self.status = status
-        # RFC 9112 section 6.3: else the body goes on to the end of the connection.
-        self._delimited = any(
-            name == b"content-length" or (name == b"transfer-encoding" and _is_chunked(value))
-            for name, value in self.headers
-        )
+        # RFC 9112 section 6.3: without any framing the body ends with the connection.
+        self._delimited = codings > 0 or b"content-length" in names
         if self._head_only:
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
@@ -137,16 +145,12 @@ class ResponseParser:
     def on_body(self, body: bytes) -> None:
         """llhttp: some of the body."""
         if self.complete:
-            self._surplus = True
-        else:
-            self.pieces.append(body)
+            raise ProtocolError
+        self.pieces.append(body)
+        self._framing_bytes = max(0, self._framing_bytes - _FRAMING_PER_BYTE * len(body))
 
     def on_message_complete(self) -> None:
         """llhttp: the message is over."""
         if self.status and not self.complete:
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
-
-
-def _is_chunked(value: bytes) -> bool:
-    return value.lower().rpartition(b",")[2].strip() == b"chunked"
