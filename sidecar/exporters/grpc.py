@@ -341,5 +341,5 @@ def _reason(error: BaseException) -> str:
     if is_tls(error):
         return "TLS"
     if isinstance(error, h2.exceptions.H2Error):
-        return "RemoteProtocolError"
-    return "ReadError" if isinstance(error, trio.BrokenResourceError) else "ConnectError"
+        return "the answer is not gRPC"
+    return "connection lost" if isinstance(error, trio.BrokenResourceError) else "cannot connect"

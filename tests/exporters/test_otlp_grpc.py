@@ -264,7 +264,7 @@ async def test_server_that_was_started_again_is_found() -> None:
     with grpc_server() as server:
         exporter = OtlpGrpcExporter({"traces": f"http://{server.target}"}, {})
         assert await exporter.export(TRACES) == 0
-    with pytest.raises(Retryable, match="ConnectError"):
+    with pytest.raises(Retryable, match="cannot connect"):
         await exporter.export(TRACES)
     with grpc_server(server.target) as again:
         assert await exporter.export(TRACES) == 0
@@ -369,7 +369,7 @@ async def test_client_certificate_is_shown(tls_files: TlsFiles) -> None:
 async def test_tls_server_without_http2_gets_no_records(tls_files: TlsFiles) -> None:
     async with open_collector(tls=tls_files.server_context(client_certificate=False)) as collector:
         exporter = OtlpGrpcExporter({"traces": collector.url}, {}, tls=tls_files.context())
-        with pytest.raises(Retryable, match=r"^RemoteProtocolError$"):
+        with pytest.raises(Retryable, match=r"^the answer is not gRPC$"):
             await exporter.export(TRACES)
         await exporter.aclose()
     assert collector.requests == []
@@ -414,7 +414,7 @@ async def test_what_does_not_speak_http2_gets_no_records(text: bytes) -> None:
         raw_server(saying(text), healthy) as server,
         exporter_for(server.target, seconds=5) as exporter,
     ):
-        with pytest.raises(Retryable, match=r"^(ReadError|RemoteProtocolError)$"):
+        with pytest.raises(Retryable, match=r"^(connection lost|the answer is not gRPC)$"):
             await exporter.export(TRACES)
         assert MARK not in server.received
         assert await exporter.export(TRACES) == 0
@@ -422,13 +422,13 @@ async def test_what_does_not_speak_http2_gets_no_records(text: bytes) -> None:
 
 async def test_unreachable_server_is_retryable() -> None:
     async with exporter_for(f"127.0.0.1:{await unused_port()}") as exporter:
-        with pytest.raises(Retryable, match=r"^ConnectError$"):
+        with pytest.raises(Retryable, match=r"^cannot connect$"):
             await exporter.export(TRACES)
 
 
 async def test_unknown_host_is_retryable() -> None:
     async with exporter_for(f"{'x' * 80}.invalid:4317") as exporter:
-        with pytest.raises(Retryable, match=r"^ConnectError$"):
+        with pytest.raises(Retryable, match=r"^cannot connect$"):
             await exporter.export(TRACES)
 
 
@@ -477,7 +477,7 @@ async def nothing(http2: Http2, stream_id: int) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "reason"),
-    [(half, "ReadError"), (reset, "stream reset"), (nothing, "ReadError")],
+    [(half, "connection lost"), (reset, "stream reset"), (nothing, "connection lost")],
 )
 async def test_call_without_a_status_is_retryable(
     answer: Callable[[Http2, int], Awaitable[None]], reason: str
@@ -689,7 +689,7 @@ async def test_server_that_always_goes_away_is_retryable() -> None:
         await http2.request()
 
     async with raw_server(leave) as server, exporter_for(server.target, seconds=5) as exporter:
-        with pytest.raises(Retryable, match=r"^ReadError$"):
+        with pytest.raises(Retryable, match=r"^connection lost$"):
             await exporter.export(TRACES)
     assert server.connections == 1
 
