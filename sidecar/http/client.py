@@ -4,10 +4,9 @@ It goes to the origin and nowhere else: no proxies of the environment, no redire
 what comes back is as it was sent. `sidecar.http.responses` reads it.
 """
 
-import math
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Literal
 from urllib.parse import urlsplit
@@ -151,7 +150,7 @@ class Client:
             target: path and query as they are sent.
             headers: all, with ``Host``. Where they frame no body (RFC 9112 section 6), none is
                 sent.
-            body: whole, or as it comes.
+            body: whole, or as it comes; a generator is closed.
 
         Raises:
             ValueError: a part of the head is not allowed there.
@@ -167,7 +166,7 @@ class Client:
             else:
                 chunked = any(name == b"transfer-encoding" for name, _ in headers)
                 pieces: AsyncIterator[bytes | memoryview]
-                pieces = _slices(body) if isinstance(body, bytes) else body
+                pieces = _Slices(body) if isinstance(body, bytes) else body
                 connection = self._take_kept() or await self._open()
                 with self._released(connection):
                     connection.parser.expect(method)
@@ -309,21 +308,24 @@ class _Connection:
     async def receive_head(self) -> None:
         """Receive until the head of the response has come; raises `ClientError`."""
         while not self.parser.status:
-            await self.receive(math.inf)
+            await self._receive()
 
     async def receive(self, seconds: float) -> None:
         """Receive what comes next of the response; raises `ClientError`."""
         with trio.move_on_after(seconds):
-            try:
-                data = await self._stream.receive_some(_READ_BYTES)
-                self._received = self._received or bool(data)
-                self.parser.feed(bytes(data))
-            except (trio.BrokenResourceError, trio.ClosedResourceError, CutError):
-                raise ClientError("cut") from None
-            except ProtocolError:
-                raise ClientError("protocol") from None
+            await self._receive()
             return
         raise ClientError("timeout")
+
+    async def _receive(self) -> None:
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+            self._received = self._received or bool(data)
+            self.parser.feed(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, CutError):
+            raise ClientError("cut") from None
+        except ProtocolError:
+            raise ClientError("protocol") from None
 
 
 class _GoneError(Exception):
@@ -386,6 +388,10 @@ class _Sender:
         except Exception as error:
             self._failure = error
             all_of_it.cancel()
+        finally:
+            # One that is not at its end would be left to the garbage collector.
+            if isinstance(self._pieces, AsyncGenerator):
+                await self._pieces.aclose()
         waiting.deadline = trio.current_time() + self._waits.head
 
 
@@ -404,7 +410,17 @@ def _chunk(piece: bytes | memoryview) -> bytes:
     return b"".join((b"%x\r\n" % len(piece), piece, b"\r\n"))
 
 
-async def _slices(body: bytes) -> AsyncIterator[memoryview]:
-    view = memoryview(body)
-    for start in range(0, len(body), _WHOLE_BYTES):
-        yield view[start : start + _WHOLE_BYTES]
+class _Slices:
+    """A body piece by piece; unlike a generator it may be left unfinished."""
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = memoryview(body)
+
+    def __aiter__(self) -> "_Slices":
+        return self
+
+    async def __anext__(self) -> memoryview:
+        if not self._rest:
+            raise StopAsyncIteration
+        piece, self._rest = self._rest[:_WHOLE_BYTES], self._rest[_WHOLE_BYTES:]
+        return piece
