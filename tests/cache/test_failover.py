@@ -262,8 +262,8 @@ async def test_a_primary_that_is_demoted_is_left(connect: Start) -> None:
             sentinel.sentinel_failover("main")
         await until(partial(is_primary, replica), 20)
         with replica.client() as client:
-            await until(lambda: "coredis" in {c["lib-name"] for c in client.client_list()})
-            await is_used_again(cache)
+            await until(lambda: "coredis" in {c["lib-name"] for c in client.client_list()}, 20)
+            await is_used_again(cache, 20)
             await cache.set("key", b"2", 60)
             assert client.get("telemetry-cache:key") == b"\x012"
 
