@@ -32,7 +32,7 @@ from sidecar.redaction.validators import validator
 from sidecar.redaction.walk_json import redact_json
 from sidecar.redaction.walk_otlp import redact_otlp
 from sidecar.settings import default_rules_dir
-from tests.examples import ROOT, Block, Section, Shell, broken_links, sections
+from tests.examples import ROOT, Block, Section, Shell, broken_links, code, sections, table
 
 GUIDE = (ROOT / "docs" / "rules.md").read_text()
 SECTIONS = sections(GUIDE)
@@ -48,30 +48,6 @@ def manifests() -> Iterator[Any]:
         for block in section.blocks:
             if block.language == "yaml" and not block.path:
                 yield yaml.safe_load(block.text)
-
-
-def cells(line: str) -> list[str]:
-    """Return the cells of a row of a table."""
-    return [c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\) \| ", line[1:-1])]
-
-
-def table(section_title: str, first_cell: str) -> list[list[str]]:
-    """Return the rows of a table, by the section it stands in and the first cell of its head."""
-    (section,) = (s for s in SECTIONS if s.title == section_title)
-    rows: list[list[str]] = []
-    inside = False
-    for line in section.text.splitlines():
-        inside = line.startswith("|") and (inside or cells(line)[0] == first_cell)
-        if inside:
-            rows.append(cells(line))
-    assert len(rows) > 2, f"{section_title} has no table that begins with {first_cell}"
-    return rows[2:]
-
-
-def code(cell: str) -> list[str]:
-    """Return the code spans of a cell."""
-    spans = re.findall(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", cell)
-    return [text.strip() if len(ticks) > 1 else text for ticks, text in spans]
 
 
 def by_line(block: Block) -> str:
@@ -119,11 +95,13 @@ def redact(rule: str, value: Any, folder: Path, signal: RuleSignal = "http") -> 
 
 
 def test_the_table_of_detectors_is_that_of_the_engine() -> None:
-    names = [code(row[0]) for row in table("find: built-in detectors", "detector")]
+    names = [code(row[0]) for row in table(SECTIONS, "find: built-in detectors", "detector")]
     assert sorted(names) == sorted([name] for name in DETECTORS)
 
 
-@pytest.mark.parametrize("row", table("find: built-in detectors", "detector"), ids=lambda r: r[0])
+@pytest.mark.parametrize(
+    "row", table(SECTIONS, "find: built-in detectors", "detector"), ids=lambda r: r[0]
+)
 def test_a_detector_finds_what_the_table_says(row: list[str], tmp_path: Path) -> None:
     (name,), (before, after), (stays,) = code(row[0]), code(row[2]), code(row[3])
     rule = f"{{id: found, find: {name}, action: {{replace: {{with: '[REDACTED]'}}}}}}"
@@ -132,7 +110,7 @@ def test_a_detector_finds_what_the_table_says(row: list[str], tmp_path: Path) ->
 
 
 def test_tables_name_all_parts_of_the_language() -> None:
-    actions = [row[0] for row in table("action", "action")]
+    actions = [row[0] for row in table(SECTIONS, "action", "action")]
     named = {re.match(r"`\{(\w+)", action)[1] for action in actions}  # type: ignore[index]
     assert named == set(Action.__struct_fields__)
     titles = " ".join(section.title for section in SECTIONS)
@@ -152,7 +130,7 @@ def test_it_names_every_check() -> None:
     assert set(known) <= set(code(section.text.rpartition("```")[2]))
 
 
-@pytest.mark.parametrize("row", table("action", "action"), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", table(SECTIONS, "action", "action"), ids=lambda row: row[0])
 def test_the_actions_of_the_table_are_as_they_are_written(row: list[str], tmp_path: Path) -> None:
     for action in code(row[0]):
         for way, what in (("keys", "[a]"), ("pattern", "a")):
@@ -164,7 +142,7 @@ def test_the_actions_of_the_table_are_as_they_are_written(row: list[str], tmp_pa
 
 
 def test_texts_in_no_attribute_have_the_names_of_the_table(tmp_path: Path) -> None:
-    names = [code(row[0])[0] for row in table("keys: whole values", "name")]
+    names = [code(row[0])[0] for row in table(SECTIONS, "keys: whole values", "name")]
     span = {
         "name": "n",
         "status": {"message": "m"},
@@ -198,7 +176,7 @@ WRITTEN = {"rule": "version: 1\nrules:\n  - {}\n", "file": "{}\n"}
 
 @pytest.mark.parametrize("kind", WRITTEN)
 def test_faults_are_told_as_the_table_says(kind: str, tmp_path: Path) -> None:
-    for row in table("Faults and what they say", kind):
+    for row in table(SECTIONS, "Faults and what they say", kind):
         (wrong,), (said,), (right,) = map(code, row)
         (fault,) = faults_of(WRITTEN[kind].replace("{}", wrong, 1), tmp_path)
         # Of a long list, the beginning is told.
@@ -211,7 +189,7 @@ def test_the_rules_that_ship_are_those_of_the_table() -> None:
     shipped: dict[str, list[str]] = {}
     for rule_id, place in rules.places.items():
         shipped.setdefault(place.partition(":")[0], []).append(rule_id)
-    rows = table("The rules that ship", "file")
+    rows = table(SECTIONS, "The rules that ship", "file")
     assert {code(row[0])[0]: code(row[2]) for row in rows} == shipped
 
 
