@@ -83,7 +83,7 @@ class Http1Exchange:
         self.request = Request(
             method=incoming.method,
             path=_decoded(incoming.path),
-            query=incoming.query.decode("ascii"),
+            query=incoming.query.decode("latin-1"),
             headers=_joined(incoming.headers),
             receive=self._receive_to_keep,
             raw_path=incoming.path,
@@ -353,7 +353,8 @@ class _Connection:
 
 
 def _decoded(path: bytes) -> str:
-    return unquote(path.decode("ascii")) if b"%" in path else path.decode("ascii")
+    text = path.decode("latin-1")
+    return unquote(text) if "%" in text else text
 
 
 def _joined(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -404,7 +405,6 @@ async def serve(
             stream.socket.close()
             places.release()
             return
-        one.is_last = stopping.is_set()
         connections.add(one)
         try:
             await one.run()

@@ -612,6 +612,17 @@ async def test_a_body_that_is_faulty_in_its_middle_is_refused(served: Any, route
     assert b"HTTP/1.1 200" not in answer
 
 
+async def test_a_refusal_ends_what_the_server_says_and_waits_for_what_the_client_does(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 1000)
+    server = await served(hello)
+    async with await server.connect() as stream:
+        await stream.send_all(b"nonsense")
+        await stream.send_all(bytes(5_000_000))
+        assert (await everything(stream)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
 @pytest.mark.parametrize("requests", [0, 3])
 async def test_what_is_faulty_is_refused_after_what_came_before_it(
     served: Any, requests: int
@@ -670,6 +681,23 @@ async def test_the_stop_tells_the_clients_of_requests_in_flight(served: Any) -> 
     assert answer.count(b"HTTP/1.1 200") == 1
     with trio.fail_after(5):
         await server.stopped.wait()
+
+
+async def test_a_connection_that_comes_with_the_stop_is_closed(served: Any) -> None:
+    waiting = Waiting()
+    server = await served(waiting, grace_seconds=60)
+    async with await server.connect() as busy:
+        await busy.send_all(GET)
+        await waiting.entered.wait()
+        late = socket.create_connection(("127.0.0.1", server.port))
+        late.setblocking(False)
+        # Without a checkpoint in between: it is accepted, but nobody has looked at it yet.
+        server.stopping.set()
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(late)) as stream:
+            with suppress(trio.BrokenResourceError):
+                assert await everything(stream) == b""
+        waiting.go_on.set()
+        assert (await everything(busy)).endswith(b"hello")
 
 
 async def test_a_large_response_is_not_copied(served: Any) -> None:
