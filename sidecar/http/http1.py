@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import partial
 from http import HTTPStatus
@@ -176,8 +177,11 @@ class Http1Exchange:
                 try:
                     while await self.receive():
                         pass
-                except (Disconnected, RequestError):
+                except Disconnected:
                     self.keep_alive = False
+                except RequestError:
+                    self.keep_alive = False
+                    await self._connection.linger()
         self.finished = True
 
     def _head(self, status: int, headers: Headers) -> bytes:
@@ -301,12 +305,15 @@ class _Connection:
         lines += [b"%b: %b\r\n" % (k.encode(), v.encode()) for k, v in response.headers.items()]
         lines.append(b"content-length: %d\r\n\r\n" % len(response.body))
         with trio.move_on_after(LINGER_SECONDS):
-            try:
+            with suppress(Disconnected):
                 await self.send(b"".join(lines) + response.body)
-                await self._stream.send_eof()
-                while await self._receive_some():
-                    pass
-            except (Disconnected, trio.BrokenResourceError):
+                await self.linger()
+
+    async def linger(self) -> None:
+        """Say that nothing more is said, and wait until the client has heard it."""
+        with suppress(trio.BrokenResourceError):
+            await self._stream.send_eof()
+            while await self._receive_some():
                 pass
 
     async def receive(self) -> None:

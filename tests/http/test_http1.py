@@ -623,6 +623,18 @@ async def test_a_refusal_ends_what_the_server_says_and_waits_for_what_the_client
         assert (await everything(stream)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
+async def test_a_client_that_goes_on_after_a_faulty_chunk_gets_the_refusal(
+    served: Any, routes: Any
+) -> None:
+    server = await served(Application(routes))
+    async with await server.connect() as stream:
+        await stream.send_all(
+            b"POST /echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nfaulty\r\n"
+        )
+        await stream.send_all(bytes(5_000_000))
+        assert (await everything(stream)).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+
 @pytest.mark.parametrize("requests", [0, 3])
 async def test_what_is_faulty_is_refused_after_what_came_before_it(
     served: Any, requests: int
