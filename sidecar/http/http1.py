@@ -107,6 +107,13 @@ class Http1Exchange:
             await connection.receive()
         return b""
 
+    def whole(self) -> bytes | None:
+        """Return what is left of the request's body if all of it has come, else None."""
+        if not self.ended and not self._incoming.ended:
+            return None
+        self._end()
+        return self._incoming.take()
+
     def _end(self) -> None:
         self.ended = True
         if self._body_ended is not None:
@@ -140,9 +147,14 @@ class Http1Exchange:
             await self._connection.send(body)
         await self._finish()
 
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: Headers, piece: bytes = b"") -> None:
         """Send the head of the response; without a ``Content-Length`` its body is chunked."""
-        await self._connection.send(self._head(status, headers))
+        head, framed = self._head(status, headers), self._framed(piece)
+        if len(framed) <= _WHOLE_BYTES:
+            await self._connection.send(head + framed)
+        else:
+            await self._connection.send(head)
+            await self._connection.send(framed)
 
     async def send(self, piece: bytes) -> None:
         """Send a piece of the body; nothing when the response has none, as to ``HEAD``.
@@ -151,15 +163,18 @@ class Http1Exchange:
             Disconnected: the client went away.
             ValueError: it is more than the ``Content-Length`` of the response.
         """
+        if framed := self._framed(piece):
+            await self._connection.send(framed)
+
+    def _framed(self, piece: bytes) -> bytes:
         if not self._has_body or not piece:
-            return
+            return b""
         if self._chunked:
-            await self._connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
-            return
+            return b"%x\r\n%b\r\n" % (len(piece), piece)
         self._left -= len(piece)
         if self._left < 0:
             raise ValueError("The response is longer than it says.")
-        await self._connection.send(piece)
+        return piece
 
     async def finish(self) -> None:
         """Say that the response is complete, then take what is left of the request's body."""

@@ -76,8 +76,14 @@ class Exchange(Protocol):
             Disconnected: the client went away.
         """
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the response; without a ``Content-Length`` its body is chunked."""
+    def whole(self) -> bytes | None:
+        """Return what is left of the request's body if all of it has come, else None."""
+
+    async def start(self, status: int, headers: Headers, piece: bytes = b"") -> None:
+        """Send the head of the response, and a piece of its body with it.
+
+        Without a ``Content-Length`` the body is chunked.
+        """
 
     async def send(self, piece: bytes) -> None:
         """Send a piece of the body at once; nothing when the response has none, as to ``HEAD``."""

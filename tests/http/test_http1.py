@@ -729,3 +729,53 @@ async def test_a_large_response_is_not_copied(served: Any) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+async def hellos(stream: trio.SocketStream, count: int) -> None:
+    """Return when so many have come."""
+    received = b""
+    with trio.fail_after(10):
+        while received.count(b"hello") < count:
+            received += await stream.receive_some(65536)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [b"content-length: 4\r\n\r\n%b", b"transfer-encoding: chunked\r\n\r\n4\r\n%b\r\n0\r\n\r\n"],
+    ids=["length", "chunked"],
+)
+async def test_a_body_that_has_come_is_there_without_waiting(served: Any, framing: bytes) -> None:
+    bodies: list[bytes | None] = []
+
+    async def handler(exchange: Any) -> None:
+        bodies.append(exchange.whole())
+        if bodies[-1] is None:
+            bodies.append(await exchange.receive())
+        assert exchange.ended or await exchange.receive() == b""
+        await exchange.respond(Response(body=b"hello"))
+
+    server = await served(handler)
+    request = b"PUT / HTTP/1.1\r\nhost: h\r\n" + framing % b"ping"
+    async with await server.connect() as stream:
+        await stream.send_all(request)
+        await hellos(stream, 1)
+        await stream.send_all(request[: request.index(b"ping")])
+        await wait_all_tasks_blocked()
+        await stream.send_all(request[request.index(b"ping") :] + GET)
+        await hellos(stream, 2)
+    assert bodies == [b"ping", None, b"ping", b""]
+
+
+@pytest.mark.parametrize("size", [5, 200_000])
+async def test_a_response_may_begin_with_a_piece_of_its_body(served: Any, size: int) -> None:
+    async def handler(exchange: Any) -> None:
+        framing = [(b"content-length", b"%d" % (size + 1))] if exchange.request.path == "/l" else []
+        await exchange.start(200, framing, bytes(size))
+        await exchange.send(b"e")
+        await exchange.finish()
+
+    server = await served(handler)
+    for path in ("/l", "/c"):
+        assert (await server.client.get(path)).content == bytes(size) + b"e"
+        head = await server.client.head(path)
+        assert (head.status_code, head.content) == (200, b"")
