@@ -1,14 +1,15 @@
 """How long Redis is waited for, and when it is no longer asked.
 
-A call that takes too long is given up. After one such call, or `_SLOW_CALLS` in a row that were
-merely slow, the breaker is open: no call is made any more, so that a slow Redis costs a request
-nothing. A probe in the background closes it, once it was answered fast.
+A call that takes too long is given up. After one such call, or `_SLOW_CALLS` one after the other
+that were merely slow, the breaker is open: no call is made any more, so that a slow Redis costs a
+request nothing. A probe in the background closes it, once it was answered fast.
 
 The process itself may stand still (throttled, or busy with a large request), which must not look
-like a slow Redis. So a call's time is counted in steps, of which each stall costs one, and slow is
-only what the event loop, with nothing else to do, has waited for.
+like a slow Redis. So a call's time is counted in steps, of which each stall costs one, and a call
+has been waited for only until the event loop last had nothing to do: then its answer was not there.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Any
@@ -17,8 +18,11 @@ import trio
 
 _STEPS = 10
 # Of the time a call may take: more than this share is slow.
-_SLOW = 0.2
+_SLOW = 0.15
 _SLOW_CALLS = 3
+
+# To ask for what is there already takes less.
+_IDLE_SECONDS = 0.00005
 
 
 class Breaker:
@@ -32,22 +36,27 @@ class Breaker:
         self.closed = False
         self._slow_seconds = call_seconds * _SLOW
         self._slow_calls = 0
+        self._last_slow = -math.inf
 
     def is_fast(self, waited: float) -> bool:
         """Tell whether an answer that was waited for so many seconds came soon enough."""
         return waited < self._slow_seconds
 
-    def is_enough(self, waited: float, *, given_up: bool) -> bool:
+    def is_enough(self, asked: float, waited: float, *, given_up: bool) -> bool:
         """Take in how a call went; tell whether no more should be made.
 
         Args:
-            waited: seconds, see `IdleTime`.
+            asked: when it was made.
+            waited: seconds since then, see `LastIdle`.
             given_up: whether it was not answered in time.
         """
         if self.is_fast(waited) and not given_up:
             self._slow_calls = 0
             return False
-        self._slow_calls += 1
+        # Of many calls that are under way at once, one hiccup makes many slow.
+        if asked >= self._last_slow:
+            self._slow_calls += 1
+            self._last_slow = asked + waited
         # Given up though hardly waited for: it was rather the process that took the time.
         return self._slow_calls >= _SLOW_CALLS or (given_up and not self.is_fast(waited))
 
@@ -61,15 +70,18 @@ class Breaker:
         self.closed = False
 
 
-class IdleTime(trio.abc.Instrument):
-    """Counts for how long the event loop has had nothing to do.
+class LastIdle(trio.abc.Instrument):
+    """Knows when the event loop last had nothing to do.
+
+    Whoever waits then and has waited since before, has not got what it waits for until then.
 
     Attributes:
-        seconds: so far; what the loop slept beyond its next deadline is not in it.
+        until: the end of it, by the clock of `time.perf_counter`; what the loop slept beyond its
+            next deadline is not in it.
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.until = -math.inf
         self._began = 0.0
 
     def before_io_wait(self, timeout: float) -> None:
@@ -77,8 +89,14 @@ class IdleTime(trio.abc.Instrument):
         self._began = time.perf_counter()
 
     def after_io_wait(self, timeout: float) -> None:
-        """End counting."""
-        self.seconds += min(timeout, time.perf_counter() - self._began)
+        """Take in a wait that was one."""
+        took = min(timeout, time.perf_counter() - self._began)
+        if took >= _IDLE_SECONDS:
+            self.until = self._began + took
+
+    def waited(self, since: float) -> float:
+        """Return for how many seconds what was asked for at that time was not there, at least."""
+        return max(0.0, self.until - since)
 
 
 async def answers(calls: Sequence[Awaitable[Any]], seconds: float) -> list[Any]:

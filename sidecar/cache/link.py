@@ -14,6 +14,7 @@ used again, since there is nothing better; when there is a connection again, the
 
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ import trio
 from coredis.exceptions import ReadOnlyError, ResponseError
 
 from sidecar import metrics
-from sidecar.cache.breaker import Breaker, IdleTime, answers
+from sidecar.cache.breaker import Breaker, LastIdle, answers
 from sidecar.cache.commands import Commands, open_commands
 from sidecar.cache.redis_url import Server
 from sidecar.cache.tracking import Tracker
@@ -89,7 +90,7 @@ class Link:
         self._session: _Session | None = None
         self._breaker = Breaker(call_seconds)
         self._opened = trio.Event()
-        self._idle = IdleTime()
+        self._idle = LastIdle()
         self._rest_until = -math.inf
         self._reported: set[str] = set()
 
@@ -164,13 +165,13 @@ class Link:
         """Probe, often while the breaker is open, until a probe fails."""
         pause = _FIRST_PAUSE_SECONDS
         while session is self._session:
-            before = self._idle.seconds
+            asked = time.perf_counter()
             try:
                 await answers(session.client.ping(), PROBE_SECONDS)
             except trio.TooSlowError:
                 self._end(session, "TimeoutError")
                 return
-            if self._breaker.is_fast(self._idle.seconds - before):
+            if self._breaker.is_fast(self._idle.waited(asked)):
                 self._use(session)
             if self._breaker.closed:
                 with trio.move_on_after(PROBE_SECONDS) as calm:
@@ -233,12 +234,12 @@ class Link:
         session = self._session
         if session is None or not self._breaker.closed:
             raise UnavailableError
-        before = self._idle.seconds
+        asked = time.perf_counter()
         try:
             got = await answers([call(session.client) for call in calls], self._call_seconds)
         except trio.TooSlowError:
             metrics.REDIS_ERRORS.labels("timeout").inc()
-            if self._breaker.is_enough(self._idle.seconds - before, given_up=True):
+            if self._breaker.is_enough(asked, self._idle.waited(asked), given_up=True):
                 self._spare(session, "TimeoutError")
             raise UnavailableError from None
         except ResponseError as error:
@@ -254,8 +255,8 @@ class Link:
             self._end(session, _root_cause(error))
             raise UnavailableError from None
         size = sent_bytes + sum(len(part) for part in got if isinstance(part, bytes))
-        waited = self._idle.seconds - before
-        if size < _LARGE_BYTES and self._breaker.is_enough(waited, given_up=False):
+        waited = self._idle.waited(asked)
+        if size < _LARGE_BYTES and self._breaker.is_enough(asked, waited, given_up=False):
             metrics.REDIS_ERRORS.labels("slow").inc()
             self._spare(session, "SlowError")
         return got

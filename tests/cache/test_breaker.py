@@ -1,11 +1,12 @@
 import math
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 import trio
 import trio.lowlevel
 
-from sidecar.cache.breaker import Breaker, IdleTime, answers
+from sidecar.cache.breaker import Breaker, LastIdle, answers
 
 FAST, SLOW = 0.001, 0.005
 
@@ -27,31 +28,65 @@ def test_a_silent_call_or_three_slow_ones_are_enough(
     calls: list[tuple[float, bool]], enough: bool
 ) -> None:
     breaker = Breaker(0.02)
-    told = [breaker.is_enough(waited, given_up=given_up) for waited, given_up in calls]
+    told = [
+        breaker.is_enough(number, waited, given_up=given_up)
+        for number, (waited, given_up) in enumerate(calls)
+    ]
     assert told[-1] is enough
 
 
 def test_slow_calls_of_before_do_not_count_once_it_is_closed_again() -> None:
     breaker = Breaker(0.02)
-    for _ in range(3):
-        breaker.is_enough(SLOW, given_up=False)
+    for asked in range(3):
+        breaker.is_enough(asked, SLOW, given_up=False)
     breaker.open()
     assert not breaker.closed
     breaker.close()
     assert breaker.closed
-    assert not breaker.is_enough(SLOW, given_up=False)
+    assert not breaker.is_enough(3, SLOW, given_up=False)
 
 
-async def test_only_what_the_loop_waits_for_is_idle() -> None:
-    idle = IdleTime()
+def test_slow_calls_at_the_same_time_are_one() -> None:
+    breaker = Breaker(0.02)
+    told = [breaker.is_enough(0.0001 * number, SLOW, given_up=False) for number in range(20)]
+    assert not any(told)
+
+
+@pytest.fixture
+async def idle() -> AsyncIterator[LastIdle]:
+    idle = LastIdle()
     trio.lowlevel.add_instrument(idle)
-    before = idle.seconds
-    time.sleep(0.05)  # noqa: ASYNC251 (it must block)
-    await trio.lowlevel.checkpoint()
-    assert idle.seconds - before < 0.01
-    await trio.sleep(0.05)
-    assert 0.04 < idle.seconds - before < 0.07
+    yield idle
     trio.lowlevel.remove_instrument(idle)
+
+
+def block(seconds: float) -> None:
+    """Keep the event loop from going on."""
+    time.sleep(seconds)
+
+
+async def test_what_comes_while_the_process_is_busy_was_not_waited_for(idle: LastIdle) -> None:
+    asked = time.perf_counter()
+    block(0.05)
+    await trio.lowlevel.checkpoint()
+    assert idle.waited(asked) == 0
+
+
+async def test_what_has_not_come_when_the_process_is_idle_was_waited_for(idle: LastIdle) -> None:
+    asked = time.perf_counter()
+    block(0.03)
+    await trio.sleep(0.03)
+    assert 0.05 < idle.waited(asked) < 0.1
+
+
+async def test_what_comes_after_a_wait_while_the_process_is_busy_counts_until_then(
+    idle: LastIdle,
+) -> None:
+    asked = time.perf_counter()
+    await trio.sleep(0.03)
+    block(0.1)
+    await trio.lowlevel.checkpoint()
+    assert 0.02 < idle.waited(asked) < 0.08
 
 
 async def answer(number: int, seconds: float) -> int:
