@@ -14,14 +14,13 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
-from functools import partial
 from http import HTTPStatus
 from urllib.parse import unquote
 
 import trio
 
 from sidecar import metrics
-from sidecar.http.listening import MAX_CONNECTIONS, Listener
+from sidecar.http.listening import serve_connections
 from sidecar.http.messages import Disconnected, Headers, Request, Response, problem
 from sidecar.http.requests import Incoming, RequestError, RequestParser
 
@@ -33,7 +32,7 @@ DRAIN_BYTES = 64 * 1024
 # How long a client may take to read a refusal while it still sends: closing at once would reset
 # the connection, and the refusal would be lost with it (RFC 9112 section 9.6).
 LINGER_SECONDS = 2.0
-# What takes longer is looked at so often: is the client still there?
+# So often it is looked whether a client is late, or has gone while something is done for it.
 _LOOK_SECONDS = 0.25
 _READ_BYTES = 64 * 1024
 # What a client may send of its next requests while it takes responses.
@@ -165,6 +164,7 @@ class Http1Exchange:
         """
         if framed := self._framed(piece):
             await self._connection.send(framed)
+            await trio.lowlevel.checkpoint()
 
     def _framed(self, piece: bytes) -> bytes:
         if not self._has_body or not piece:
@@ -240,22 +240,28 @@ class Http1Exchange:
 class _Connection:
     """One connection.
 
+    Args:
+        sock: does not block.
+        client: the address of the client.
+        handler: as that of `serve`.
+
     Attributes:
         client: the address of the client.
         is_last: whether the request that is being answered is the last one.
         scope: of all that is done but to refuse what the client sent.
         working_since: when the request came that is being answered; None while one is waited for.
+        deadline: until when it is waited for; infinite while one is answered.
     """
 
-    def __init__(self, stream: trio.SocketStream, handler: Handler):
-        self._stream = stream
-        self._socket = stream.socket
+    def __init__(self, sock: socket.socket, client: str, handler: Handler):
+        self._socket = sock
         self._handler = handler
         self._parser = RequestParser()
-        self.client = str(stream.socket.getpeername()[0])
+        self.client = client
         self.is_last = False
         self.scope = trio.CancelScope()
         self.working_since: float | None = None
+        self.deadline = math.inf
         self._ended = False
         self._ahead_bytes = 0
 
@@ -270,8 +276,6 @@ class _Connection:
             pass
         except RequestError as error:
             await self._refuse(error)
-        finally:
-            self._socket.close()
 
     def _is_late(self) -> bool:
         waited = self.scope.cancelled_caught and self.working_since is None
@@ -296,19 +300,20 @@ class _Connection:
         """Return the next request; None: there is none."""
         parser, begun = self._parser, False
         if incoming := parser.next():
+            await trio.lowlevel.checkpoint()
             return incoming
         self._ahead_bytes = 0
-        self.scope.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
+        self.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
         while parser.error is None:
             if not begun and not parser.is_idle:
                 begun = True
-                self.scope.deadline = trio.current_time() + HEAD_SECONDS
+                self.deadline = trio.current_time() + HEAD_SECONDS
             data = await self._receive_some()
             if not data:
                 return None
             parser.feed(data)
             if incoming := parser.next():
-                self.scope.deadline = math.inf
+                self.deadline = math.inf
                 return incoming
         raise parser.error
 
@@ -326,8 +331,8 @@ class _Connection:
 
     async def linger(self) -> None:
         """Say that nothing more is said, and wait until the client has heard it."""
-        with suppress(trio.BrokenResourceError):
-            await self._stream.send_eof()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
             while await self._receive_some():
                 pass
 
@@ -341,14 +346,17 @@ class _Connection:
         self._parser.feed(data)
 
     async def _receive_some(self) -> bytes:
-        if self._ended:
-            return b""
-        try:
-            data = await self._socket.recv(_READ_BYTES)
-        except OSError:
-            data = b""
-        self._ended = not data
-        return data
+        while not self._ended:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            self._ended = not data
+            return data
+        return b""
 
     async def gone(self) -> None:
         """Return when the client has gone away."""
@@ -360,13 +368,21 @@ class _Connection:
         await trio.sleep_forever()  # `_look` looks after it
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; raises `Disconnected` when the client has gone, or takes nothing."""
-        try:
-            sent = await self._socket.send(data)
-            if sent < len(data):
-                await self._stream.send_all(memoryview(data)[sent:])
-        except (OSError, trio.BrokenResourceError):
-            raise Disconnected from None
+        """Send bytes; raises `Disconnected` when the client has gone, or takes nothing.
+
+        This is a checkpoint only where the client has to be waited for.
+        """
+        left = memoryview(data)
+        while True:
+            try:
+                left = left[self._socket.send(left) :]
+            except BlockingIOError:
+                pass
+            except OSError:
+                raise Disconnected from None
+            if not left:
+                return
+            await trio.lowlevel.wait_writable(self._socket)
 
     @property
     def descriptor(self) -> int:
@@ -418,51 +434,45 @@ async def serve(
         task_status: started when connections are accepted.
     """
     connections: set[_Connection] = set()
-    places = trio.Semaphore(MAX_CONNECTIONS)
 
-    async def connection(stream: trio.SocketStream) -> None:
-        try:
-            one = _Connection(stream, handler)
-        except OSError:  # reset before it was looked at
-            stream.socket.close()
-            places.release()
-            return
+    async def connection(accepted: socket.socket, client: str) -> None:
+        one = _Connection(accepted, client, handler)
+        one.is_last = stopping.is_set()
         connections.add(one)
         try:
             await one.run()
         finally:
             connections.remove(one)
-            places.release()
-            if stopping.is_set() and not connections:
-                everything.cancel_scope.cancel()
 
-    async with trio.open_nursery() as everything:
-        everything.start_soon(_look, connections)
-        async with trio.open_nursery() as accepting:
-            listeners = [Listener(sock, places)]
-            await accepting.start(
-                partial(trio.serve_listeners, connection, listeners, handler_nursery=everything)
-            )
-            task_status.started()
-            await stopping.wait()
-            accepting.cancel_scope.cancel()
-        if not connections:
-            everything.cancel_scope.cancel()
+    async def wind_up() -> None:
         for one in connections:
             one.is_last = True
             if one.working_since is None:
                 one.scope.cancel()
-        everything.cancel_scope.deadline = trio.current_time() + grace_seconds
+
+    async with trio.open_nursery() as looking:
+        looking.start_soon(_look, connections)
+        await serve_connections(
+            connection,
+            sock,
+            stopping=stopping,
+            wind_up=wind_up,
+            grace_seconds=grace_seconds,
+            task_status=task_status,
+        )
+        looking.cancel_scope.cancel()
 
 
 async def _look(connections: set[_Connection]) -> None:
-    """Cancel what is being done for clients that have gone."""
+    """Cancel what is being done for clients that are late, or have gone."""
     while True:
         await trio.sleep(_LOOK_SECONDS)
-        since = trio.current_time() - _LOOK_SECONDS
+        now = trio.current_time()
         poll, scopes = select.poll(), {}
         for one in connections:
-            if one.working_since is not None and one.working_since < since:
+            if one.deadline < now:
+                one.scope.cancel()
+            elif one.working_since is not None and one.working_since < now - _LOOK_SECONDS:
                 poll.register(one.descriptor, _GONE)
                 scopes[one.descriptor] = one.scope
         for descriptor, _ in poll.poll(0) if scopes else ():

@@ -20,7 +20,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
 from sidecar.http.asgi import ASGIApp
-from sidecar.http.listening import MAX_CONNECTIONS, Listener
+from sidecar.http.listening import serve_connections
 
 _log = structlog.get_logger(__name__)
 
@@ -62,42 +62,36 @@ async def serve(
         task_status: started when connections are accepted.
     """
     context = WorkerContext(None)
-    streams: set[trio.SocketStream] = set()
-    places = trio.Semaphore(MAX_CONNECTIONS)
     server = partial(
         _Connection, ASGIWrapper(cast(ASGIFramework, app)), _config(), context, ConnectionState({})
     )
 
-    async def connection(stream: trio.SocketStream) -> None:
-        streams.add(stream)
-        try:
-            await server(cast(trio.SSLStream[trio.SocketStream], stream))
-        except Exception as error:
-            _log.warning("connection_failed", error=type(error).__name__)
-        finally:
-            streams.remove(stream)
-            places.release()
-            if stopping.is_set() and not streams:
-                nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        try:
-            async with trio.open_nursery() as accepting:
-                listeners = [Listener(sock, places)]
-                await accepting.start(
-                    partial(trio.serve_listeners, connection, listeners, handler_nursery=nursery)
-                )
-                task_status.started()
-                await stopping.wait()
-                accepting.cancel_scope.cancel()
-            await context.terminated.set()
-            with trio.move_on_after(grace_seconds if streams else 0):
-                await trio.sleep_forever()
-        finally:
-            # Closing the sockets wakes even a send that is shielded from cancellation.
-            for stream in streams:
-                stream.socket.close()
+    async def connection(accepted: socket.socket, _: str) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_close_in_the_end, stream)
+            try:
+                await server(cast(trio.SSLStream[trio.SocketStream], stream))
+            except Exception as error:
+                _log.warning("connection_failed", error=type(error).__name__)
             nursery.cancel_scope.cancel()
+
+    await serve_connections(
+        connection,
+        sock,
+        stopping=stopping,
+        wind_up=context.terminated.set,
+        grace_seconds=grace_seconds,
+        task_status=task_status,
+    )
+
+
+async def _close_in_the_end(stream: trio.SocketStream) -> None:
+    """Close the socket when cancelled, which wakes even a send that is shielded from that."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        stream.socket.close()
 
 
 class _Connection(TCPServer):

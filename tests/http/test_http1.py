@@ -243,6 +243,7 @@ async def test_an_idle_connection_is_closed_without_a_word(
 async def test_a_body_may_take_longer_than_a_head_and_a_handler_longer_than_a_pause(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(http1, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(http1, "KEEP_ALIVE_SECONDS", 0.05)
     monkeypatch.setattr(http1, "HEAD_SECONDS", 0.05)
 
@@ -258,6 +259,43 @@ async def test_a_body_may_take_longer_than_a_head_and_a_handler_longer_than_a_pa
         await trio.sleep(0.1)
         await stream.send_all(b"ng")
         assert (await everything(stream)).endswith(b"\r\n\r\nping")
+
+
+async def test_what_is_pipelined_behind_a_slow_request_is_not_late(
+    served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As often as the event loop turns, so also between the requests.
+    monkeypatch.setattr(http1, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(http1, "KEEP_ALIVE_SECONDS", 0.05)
+
+    async def handler(exchange: Any) -> None:
+        await trio.sleep(0.1)
+        await exchange.respond(HELLO)
+
+    server = await served(handler)
+    async with await server.connect() as stream:
+        await stream.send_all(GET * 3)
+        assert (await everything(stream)).count(b"\r\n\r\nhello") == 3
+
+
+async def test_many_pipelined_requests_hold_up_no_other_connection(served: Any) -> None:
+    order, other = [], GET.replace(b"/ ", b"/other ")
+
+    async def handler(exchange: Any) -> None:
+        order.append(exchange.request.path)
+        await exchange.respond(HELLO)
+
+    server = await served(handler)
+    first, busy, last = (socket.create_connection(("127.0.0.1", server.port)) for _ in range(3))
+    with first, busy, last:
+        await wait_all_tasks_blocked(0.05)
+        # Without a checkpoint in between: all are there before the server looks, which takes those
+        # that are ready in this order or the other way round.
+        for client, said in (first, other), (busy, GET * 1000), (last, other):
+            client.send(said)
+        while len(order) < 1002:
+            await trio.lowlevel.checkpoint()
+    assert [path for path in order[:10] if path == "/other"] == ["/other"] * 2
 
 
 @pytest.mark.parametrize("requests", [1, 20])
@@ -330,7 +368,7 @@ async def test_a_client_that_takes_nothing_is_given_up(
 async def test_connections_above_the_bound_wait_until_others_end(
     served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 5)
     under_way, most = 0, 0
 
     async def handler(exchange: Any) -> None:
