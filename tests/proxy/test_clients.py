@@ -1,8 +1,12 @@
-"""Clients as people use them: OpenAI's, httpx, and the one of the standard library."""
+"""Clients as people use them: OpenAI's, httpx, curl, and the one of the standard library."""
 
 import hashlib
 import http.client
+import json
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
@@ -216,3 +220,98 @@ async def test_the_client_of_the_standard_library(start: Start, upstream: Upstre
     assert [status for status, _, _ in told] == [200, 200, 200, 200, 404, 200]
     assert [size for _, size, _ in told][:3] == [1000, 0, 1000]
     assert [length for _, _, length in told][:3] == ["1000", "1000", None]
+
+
+curl_is_here = pytest.mark.skipif(
+    shutil.which("curl") is None, reason="curl is not installed; any package manager has it"
+)
+
+
+async def curl(served: Served, path: str, *arguments: str, body: bytes = b"") -> bytes:
+    """Return what curl prints; it must exit with 0."""
+    command = ["curl", "-sS", "--max-time", "10", *arguments]
+    url = f"http://127.0.0.1:{served.port}/proxy/up{path}"
+    done = await trio.run_process([*command, url], stdin=body, capture_stdout=True)
+    return bytes(done.stdout)
+
+
+@curl_is_here
+@pytest.mark.parametrize("redact", ["none", "both"])
+async def test_curl_chat(start: Start, upstream: Upstream, redact: str) -> None:
+    served = await start(route(upstream, redact))
+    sent = json.dumps({"model": "gpt-mini", "messages": MESSAGES})
+    as_json = ("-H", "content-type: application/json")
+    answer = await curl(served, "/v1/chat/completions", *as_json, "-d", sent)
+    assert json.loads(answer)["choices"][0]["message"]["content"]
+    (call,) = await upstream.received(1)
+    assert ("alice@example.com" in call.body.decode()) is (redact == "none")
+    assert call.header("user-agent").startswith("curl/")
+
+
+@curl_is_here
+async def test_curl_shows_a_stream_as_it_comes_and_ends_the_call_when_it_goes(
+    start: Start, upstream: Upstream
+) -> None:
+    upstream.behaviour = Behaviour(chunks=1000, pause=0.05)
+    served = await start(route(upstream))
+    url = f"http://127.0.0.1:{served.port}/proxy/up/v1/chat/completions"
+    sent = json.dumps({"model": "gpt-mini", "messages": MESSAGES, "stream": True})
+    command = ["curl", "-sSN", "-H", "content-type: application/json", "-d", sent, url]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    shown = b""
+    with trio.fail_after(10):
+        while shown.count(b"data: ") < 3:
+            shown += await process.stdout.receive_some()
+        process.kill()
+        await process.wait()
+        await process.stdout.aclose()
+        (call,) = await upstream.received(1)
+        await call.closed.wait()
+    assert not call.finished.is_set()
+
+
+@curl_is_here
+async def test_curl_uploads_and_downloads(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    upstream.behaviour = Behaviour(gzip=True)
+    served = await start(route(upstream))
+    content = b"0123456789abcdef" * 100_000
+    (tmp_path / "file").write_bytes(content)
+    expected = {"length": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    uploaded = (
+        # With a length, after "100 Continue", and in chunks.
+        await curl(served, "/upload", "-T", str(tmp_path / "file")),
+        await curl(
+            served, "/upload", "-H", "expect: 100-continue", "--data-binary", "@-", body=content
+        ),
+        await curl(served, "/upload", "-T", "-", body=content),
+    )
+    assert [json.loads(answer) for answer in uploaded] == [expected] * 3
+    assert json.loads(await curl(served, "/v1/models", "--compressed"))["data"]
+    assert len(await curl(served, "/bytes/100000?chunked")) == 100_000
+    assert len(await curl(served, "/bytes/100000?chunked", "--http1.0")) == 100_000
+    head = await curl(served, "/bytes/100000", "-I")
+    assert b"content-length: 100000\r\n" in head.lower()
+    assert head.endswith(b"\r\n\r\n")
+
+
+@curl_is_here
+async def test_curl_asks_many_things_over_one_connection(start: Start, upstream: Upstream) -> None:
+    served = await start(route(upstream, cache={}))
+    url = f"http://127.0.0.1:{served.port}/proxy/up/v1/models"
+    shown = await curl(
+        served,
+        "/v1/models",
+        "-w",
+        "%{num_connects} %{http_code}\n",
+        "-o",
+        "/dev/null",
+        url,
+        "-o",
+        "/dev/null",
+        url,
+        "-o",
+        "/dev/null",
+    )
+    assert shown.decode().split("\n")[:3] == ["1 200", "0 200", "0 200"]
+    assert len(await upstream.received(1)) == 1
