@@ -5,7 +5,7 @@ application, if there is one. No handler can break a connection or cause more th
 """
 
 import time
-from functools import partial
+from functools import cache, partial
 
 from sidecar import metrics
 from sidecar.http.asgi import ASGIApp, answer_by
@@ -22,6 +22,9 @@ from sidecar.http.messages import (
 from sidecar.http.routing import Route, Router
 from sidecar.pressure import Held, Overloaded, Pressure
 
+# To look a metric up by its labels costs more than to count.
+_requests = cache(metrics.HTTP_REQUESTS.labels)
+_seconds = cache(metrics.HTTP_SECONDS.labels)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 
 
@@ -72,7 +75,7 @@ class Application:
                 if exchange.status:
                     return  # an answer that has begun cannot be taken back
                 await exchange.respond(response)
-        metrics.HTTP_SECONDS.labels(route).observe(time.perf_counter() - started)
+        _seconds(route).observe(time.perf_counter() - started)
 
     async def _answer(self, exchange: Http1Exchange, stream: StreamHandler | None) -> None:
         if stream is not None:
@@ -93,4 +96,4 @@ def _problem(error: Exception) -> Response:
 
 
 def _count(route: str, method: str, status: int) -> None:
-    metrics.HTTP_REQUESTS.labels(route, method, status).inc()
+    _requests(route, method, status).inc()

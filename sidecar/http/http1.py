@@ -294,6 +294,8 @@ class _Connection:
                     self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
             if not (exchange.finished and exchange.ended and exchange.keep_alive):
                 return
+            # They refer to each other, and would wait for a collection together.
+            del exchange.request
             self.working_since = None
 
     async def _next(self) -> Incoming | None:

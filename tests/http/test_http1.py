@@ -750,6 +750,20 @@ async def test_a_connection_that_comes_with_the_stop_is_closed(served: Any) -> N
         assert (await everything(busy)).endswith(b"hello")
 
 
+async def test_what_was_answered_is_freed_without_a_collection(served: Any, routes: Any) -> None:
+    server = await served(Application(routes))
+    async with await server.connect() as stream:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                await stream.send_all(GET.replace(b"/ ", b"/hello "))
+                assert (await stream.receive_some(1000)).endswith(b"hello")
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
+
+
 async def test_a_large_response_is_not_copied(served: Any) -> None:
     body = bytes(20_000_000)
 
