@@ -4,10 +4,12 @@ It goes to the origin and nowhere else: no proxies of the environment, no redire
 what comes back is as it was sent. `sidecar.http.responses` reads it.
 """
 
+import select
+import socket
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -74,6 +76,11 @@ class ClientResponse:
     def __aiter__(self) -> "ClientResponse":
         return self
 
+    def whole(self) -> bytes | None:
+        """Return what is left of the body if all of it has come, else None."""
+        parser = self._connection.parser
+        return parser.take() if parser.complete else None
+
     async def __anext__(self) -> bytes:
         """Return the next piece; raises `ClientError`."""
         parser = self._connection.parser
@@ -113,7 +120,7 @@ class Client:
         self._tls = tls
         if tls is not None:
             tls.set_alpn_protocols(["http/1.1"])
-        self._waits = waits
+        self.waits = waits
         self._places = trio.Semaphore(most)
         self._idle: deque[_Connection] = deque()
         self._kept = kept
@@ -131,14 +138,13 @@ class Client:
             self._idle.remove(connection)
             connection.close()
 
-    @asynccontextmanager
-    async def call(
+    def call(
         self,
         method: str,
         target: bytes,
         headers: Headers,
         body: bytes | AsyncIterator[bytes] = b"",
-    ) -> AsyncIterator[ClientResponse]:
+    ) -> AbstractAsyncContextManager[ClientResponse]:
         """Send a request and yield the response; at the end of the block the call is over.
 
         A call over a kept connection that the origin closes without a word is made once more, over
@@ -157,40 +163,61 @@ class Client:
             ClientError: there is no response. Whatever ``body`` raises comes out, too.
         """
         head = _head(method, target, headers)
-        await self._enter()
-        try:
-            if isinstance(body, bytes) and len(body) <= _WHOLE_BYTES:
-                connection = await self._ask(method, head + body)
-                with self._released(connection):
-                    yield ClientResponse(connection, self._waits.idle)
-            else:
-                chunked = any(name == b"transfer-encoding" for name, _ in headers)
-                pieces: AsyncIterator[bytes | memoryview]
-                pieces = _Slices(body) if isinstance(body, bytes) else body
-                connection = self._take_kept() or await self._open()
-                with self._released(connection):
-                    connection.parser.expect(method)
-                    sender = _Sender(connection, head, pieces, chunked, self._waits)
-                    async with sender.sending():
-                        yield ClientResponse(connection, self._waits.idle)
-        finally:
-            self._places.release()
+        if isinstance(body, bytes) and len(body) <= _WHOLE_BYTES:
+            return _WholeCall(self, method, head + body)
+        chunked = any(name == b"transfer-encoding" for name, _ in headers)
+        pieces = _Slices(body) if isinstance(body, bytes) else body
+        return self._call_in_pieces(method, head, pieces, chunked)
 
-    async def _enter(self) -> None:
+    @asynccontextmanager
+    async def _call_in_pieces(
+        self, method: str, head: bytes, pieces: AsyncIterator[bytes | memoryview], chunked: bool
+    ) -> AsyncIterator[ClientResponse]:
+        await self.enter()
+        try:
+            connection = self._take_kept() or await self._open()
+        except BaseException:
+            self.leave()
+            raise
+        undisturbed = False
+        try:
+            connection.parser.expect(method)
+            sender = _Sender(connection, head, pieces, chunked, self.waits)
+            async with sender.sending():
+                yield ClientResponse(connection, self.waits.idle)
+            undisturbed = True
+        finally:
+            self.leave(connection, undisturbed=undisturbed)
+
+    async def enter(self) -> None:
+        """Take a place among the calls; raises `ClientError`."""
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
-            with trio.move_on_after(self._waits.connect):
+            with trio.move_on_after(self.waits.connect):
                 await self._places.acquire()
                 return
             raise ClientError("busy") from None
 
-    async def _ask(self, method: str, request: bytes) -> "_Connection":
-        """Send a request and receive the head of the response."""
+    def leave(self, connection: "_Connection | None" = None, *, undisturbed: bool = False) -> None:
+        """Give a place back, and keep its connection if that is as before; else close it."""
+        self._places.release()
+        if connection is None:
+            return
+        parser = connection.parser
+        reusable = undisturbed and parser.complete and parser.reusable and not connection.busy
+        if reusable and len(self._idle) < self._kept:
+            connection.idle_since = trio.current_time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    async def ask(self, method: str, request: bytes) -> "_Connection":
+        """Send a whole request and receive the head of the response; raises `ClientError`."""
         kept = self._take_kept()
         if kept is not None:
             try:
-                await kept.ask(method, request, self._waits)
+                await kept.ask(method, request, self.waits)
                 return kept
             except BaseException as error:
                 kept.close()
@@ -199,7 +226,7 @@ class Client:
                     raise
         connection = await self._open()
         try:
-            await connection.ask(method, request, self._waits)
+            await connection.ask(method, request, self.waits)
         except BaseException:
             connection.close()
             raise
@@ -217,45 +244,58 @@ class Client:
         fresh = trio.current_time() < connection.idle_since + self._kept_seconds
         return fresh and connection.is_quiet()
 
-    @contextmanager
-    def _released(self, connection: "_Connection") -> Iterator[None]:
-        """Keep the connection at the end of the block if it is as before, else close it."""
-        reusable = False
-        try:
-            yield
-            reusable = connection.parser.complete and connection.parser.reusable
-        finally:
-            if reusable and not connection.busy and len(self._idle) < self._kept:
-                connection.idle_since = trio.current_time()
-                self._idle.append(connection)
-            else:
-                connection.close()
-
     async def _open(self) -> "_Connection":
-        with trio.move_on_after(self._waits.connect):
+        with trio.move_on_after(self.waits.connect):
             try:
-                tcp = await trio.open_tcp_stream(self._host, self._port)
+                opened = await trio.open_tcp_stream(self._host, self._port)
             except OSError:
                 raise ClientError("connect") from None
+            sock = socket.socket(fileno=opened.socket.detach())
+            tcp = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
             if self._tls is None:
-                return _Connection(tcp, tcp)
+                return _Connection(sock, tcp)
             stream = trio.SSLStream(
                 tcp, self._tls, server_hostname=self._host, https_compatible=True
             )
             try:
                 await stream.do_handshake()
             except BaseException as error:
-                tcp.socket.close()
+                sock.close()
                 if not isinstance(error, trio.BrokenResourceError):
                     raise
                 tls = isinstance(error.__cause__, ssl.SSLError)
                 raise ClientError("tls" if tls else "connect") from None
-            return _Connection(stream, tcp)
+            return _Connection(sock, stream)
         raise ClientError("timeout")
+
+
+class _WholeCall:
+    """A call whose request is at hand, and goes in one."""
+
+    def __init__(self, client: Client, method: str, request: bytes) -> None:
+        self._client = client
+        self._method = method
+        self._request = request
+
+    async def __aenter__(self) -> ClientResponse:
+        client = self._client
+        await client.enter()
+        try:
+            self._connection = await client.ask(self._method, self._request)
+        except BaseException:
+            client.leave()
+            raise
+        return ClientResponse(self._connection, client.waits.idle)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._client.leave(self._connection, undisturbed=kind is None)
 
 
 class _Connection:
     """One connection.
+
+    What can be done at once is done without trio: what it makes of every call (a checkpoint, the
+    check for a conflict, a scope for the time limit) costs more than the call itself.
 
     Attributes:
         parser: of its responses.
@@ -263,13 +303,16 @@ class _Connection:
         busy: whether a request is still being sent.
     """
 
-    def __init__(self, stream: Stream, tcp: trio.SocketStream) -> None:
+    def __init__(self, sock: socket.socket, stream: Stream) -> None:
         self.parser = ResponseParser()
         self.idle_since = 0.0
         self.busy = False
+        self._socket = sock
         self._stream = stream
-        self._tcp = tcp
+        self._is_plain = isinstance(stream, trio.SocketStream)
         self._received = False
+        self._idle_events = select.poll()
+        self._idle_events.register(sock, select.POLLIN)
 
     @property
     def is_silent(self) -> bool:
@@ -278,11 +321,12 @@ class _Connection:
 
     def is_quiet(self) -> bool:
         """Tell whether nothing has come while it was idle, such as that the origin closes it."""
-        return not self._tcp.socket.is_readable()
+        return not self._idle_events.poll(0)
 
     def close(self) -> None:
         """Close it at once."""
-        self._tcp.socket.close()
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
 
     async def ask(self, method: str, request: bytes, waits: Waits) -> None:
         """Send a whole request and receive the head of the response; raises `ClientError`."""
@@ -297,9 +341,19 @@ class _Connection:
 
     async def send(self, data: bytes | memoryview, seconds: float) -> None:
         """Send bytes; raises `ClientError` when that takes too long, `_GoneError`."""
+        sent = 0
+        if self._is_plain:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                raise _GoneError from None
+            if sent == len(data):
+                return
         try:
             with trio.move_on_after(seconds):
-                await self._stream.send_all(data)
+                await self._stream.send_all(memoryview(data)[sent:])
                 return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise _GoneError from None
@@ -319,13 +373,23 @@ class _Connection:
 
     async def _receive(self) -> None:
         try:
-            data = await self._stream.receive_some(_READ_BYTES)
+            data = await self._receive_some()
             self._received = self._received or bool(data)
-            self.parser.feed(bytes(data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError, CutError):
+            self.parser.feed(data)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, CutError):
             raise ClientError("cut") from None
         except ProtocolError:
             raise ClientError("protocol") from None
+
+    async def _receive_some(self) -> bytes:
+        if not self._is_plain:
+            return bytes(await self._stream.receive_some(_READ_BYTES))
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            try:
+                return self._socket.recv(_READ_BYTES)
+            except BlockingIOError:
+                pass
 
 
 class _GoneError(Exception):

@@ -150,7 +150,7 @@ class ResponseCache:
             alone = Call(
                 call.destination, outgoing, call.via, call.max_body_bytes, None, held, outcome
             )
-            with alone.destination.upstream.in_use(), suppress(HTTPError, Overloaded):
+            with alone.destination.upstream, suppress(HTTPError, Overloaded):
                 async with AsyncExitStack() as turn:
                     flight = await turn.enter_async_context(self._cache.try_lead(entry.place))
                     if not flight.leads:

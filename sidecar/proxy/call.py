@@ -6,12 +6,13 @@ Without a client it is the cache that asks, for what it keeps.
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from http import HTTPStatus
 
 import msgspec
 
 from sidecar import metrics
-from sidecar.http.client import Failure
+from sidecar.http.client import ClientError, Failure
 from sidecar.http.headers import HeaderList
 from sidecar.http.messages import Exchange, HTTPError
 from sidecar.pressure import Held, Overloaded
@@ -21,10 +22,12 @@ from sidecar.proxy.incoming import redact_answer
 from sidecar.proxy.model_calls import Failure as ModelFailure
 from sidecar.proxy.model_calls import ModelCall
 from sidecar.proxy.outgoing import Outgoing
-from sidecar.proxy.upstream import Answer, UpstreamError
+from sidecar.proxy.upstream import Answer, UpstreamError, Whole, answer_of
 from sidecar.redaction.walk_otlp import Outcome
 
 _STATUSES = frozenset(map(int, HTTPStatus))
+_upstream_seconds = cache(metrics.PROXY_UPSTREAM_SECONDS.labels)
+_responses = cache(metrics.PROXY_RESPONSES.labels)
 _MODEL_FAILURES: dict[Failure, ModelFailure] = {
     "connect": "connection",
     "tls": "connection",
@@ -87,10 +90,9 @@ class Call(msgspec.Struct):
         try:
             async with self.destination.upstream.call(
                 outgoing.method, outgoing.target, headers, body
-            ) as answer:
-                metrics.PROXY_UPSTREAM_SECONDS.labels(route.name).observe(
-                    time.perf_counter() - started
-                )
+            ) as response:
+                _upstream_seconds(route.name).observe(time.perf_counter() - started)
+                answer = answer_of(response)
                 if model is not None:
                     kind, coding = answer.value(b"content-type"), answer.value(b"content-encoding")
                     model.head(answer.status, kind, coding)
@@ -106,10 +108,10 @@ class Call(msgspec.Struct):
                         self.max_body_bytes,
                     )
                 yield answer
-        except UpstreamError as error:
+        except (ClientError, UpstreamError) as error:
             if model is not None:
                 model.fail(_MODEL_FAILURES[error.failure])
-            raise
+            raise UpstreamError(error.failure) from None
         except (HTTPError, Overloaded):
             if model is not None:
                 model.fail("withheld")
@@ -130,10 +132,11 @@ class Call(msgspec.Struct):
         exchange = self.exchange
         if exchange is not None:
             self.delivering = True
-            status = str(answer.status) if answer.status in _STATUSES else "other"
-            metrics.PROXY_RESPONSES.labels(self.destination.route.name, status).inc()
+            status = answer.status if answer.status in _STATUSES else "other"
+            _responses(self.destination.route.name, status).inc()
             headers = response_headers(answer.status, answer.headers, self.via)
-            await exchange.start(answer.status, headers)
+            piece = answer.pieces.next() if isinstance(answer.pieces, Whole) else b""
+            await exchange.start(answer.status, headers, piece)
         async for piece in answer.pieces:
             if exchange is not None:
                 await exchange.send(piece)

@@ -117,7 +117,8 @@ class Outgoings:
             await self._read(exchange, destination, outgoing, outcome)
         else:
             outgoing.framing = body_framing(request) or [(b"transfer-encoding", b"chunked")]
-            outgoing.body = _as_it_comes(exchange, route.timeouts.idle)
+            body = exchange.whole() if outgoing.framing[0][0] == b"content-length" else None
+            outgoing.body = _as_it_comes(exchange, route.timeouts.idle) if body is None else body
         return outgoing
 
     async def _read(

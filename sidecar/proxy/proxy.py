@@ -5,9 +5,9 @@ was under way for it is cancelled, the call of the upstream with it.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import trio
 
@@ -23,6 +23,7 @@ from sidecar.proxy.forwarding import forwards_left
 from sidecar.proxy.incoming import WithheldError
 from sidecar.proxy.model_calls import ModelCalls
 from sidecar.proxy.outgoing import Dropped, Outgoings
+from sidecar.proxy.presence import Presence
 from sidecar.proxy.upstream import UpstreamError
 from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Redactions, Report
@@ -34,6 +35,7 @@ _REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 _ALLOWED = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 # Answers that are fetched anew while nobody waits for them.
 _MOST_IN_BACKGROUND = 32
+_calls = cache(metrics.PROXY_CALLS.labels)
 
 
 class Proxy:
@@ -63,6 +65,7 @@ class Proxy:
         self._outgoings = Outgoings(self._via, pressure, max_body_bytes)
         self._cache = ResponseCache(cache, self._in_background)
         self._models = ModelCalls()
+        self._presence = Presence()
         self._redactions = redactions
         self._pressure = pressure
         self._max_body_bytes = max_body_bytes
@@ -75,6 +78,7 @@ class Proxy:
         """Own what goes on beside the calls, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._destinations.run)
+            await self._nursery.start(self._presence.run)
             task_status.started()
 
     async def idle(self) -> None:
@@ -102,14 +106,14 @@ class Proxy:
             await exchange.start(200, [(b"allow", _ALLOWED.encode()), (b"content-length", b"0")])
             await exchange.finish()
             return
-        with destination.upstream.in_use(), self._counted(destination.route.name):
+        with destination.upstream, self._counted(destination.route.name):
             await self._call(exchange, destination, slash + path)
             await exchange.finish()
 
     @contextmanager
     def _counted(self, route: str) -> Iterator[None]:
         self._calls += 1
-        metrics.PROXY_CALLS.labels(route).inc()
+        _calls(route).inc()
         try:
             yield
         except HTTPError as error:
@@ -123,7 +127,7 @@ class Proxy:
             raise
         finally:
             self._calls -= 1
-            metrics.PROXY_CALLS.labels(route).dec()
+            _calls(route).dec()
             if not self._calls:
                 self._idle.unpark_all()
 
@@ -147,7 +151,7 @@ class Proxy:
             )
             if route.observe == "llm":
                 call.model = self._models.begin(route.name, request.method, request.path)
-            gone = await _unless_gone(exchange, partial(self._answer, call))
+            gone = await self._presence.while_here(exchange, partial(self._answer, call))
         if gone and not call.delivered:
             raise Disconnected
 
@@ -171,7 +175,9 @@ class Proxy:
 
     def _in_background(self, function: Background) -> None:
         nursery = self._nursery
-        if nursery is not None and len(nursery.child_tasks) <= _MOST_IN_BACKGROUND:
+        if (
+            nursery is not None and len(nursery.child_tasks) < _MOST_IN_BACKGROUND + 2
+        ):  # those of `run`
             nursery.start_soon(self._run_alone, function)
 
     async def _run_alone(self, function: Background) -> None:
@@ -181,33 +187,6 @@ class Proxy:
             # It is nobody's call, so it must not end those of others.
             except Exception as error:
                 log_failure(error)
-
-
-async def _unless_gone(exchange: Exchange, function: Callable[[], Awaitable[None]]) -> bool:
-    """Run a function until its end, or until the client goes away; tell whether that was so.
-
-    Raises what the function raises.
-    """
-    failure: Exception | None = None
-    gone = False
-
-    async def watch() -> None:
-        nonlocal gone
-        await exchange.gone()
-        gone = True
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        try:
-            await function()
-        # All others would come out of the nursery as a group.
-        except Exception as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return gone
 
 
 def _reason(error: HTTPError) -> str:

@@ -1,7 +1,8 @@
 """One upstream: its connections, and one call after another over them."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Self
 from urllib.parse import urlsplit
 
 import msgspec
@@ -62,18 +63,23 @@ class Whole:
     def __init__(self, *pieces: bytes) -> None:
         self._left = iter(pieces)
 
+    def next(self) -> bytes:
+        """Return the next piece, ``b""`` when there is none."""
+        return next(filter(None, self._left), b"")
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        for piece in self._left:
-            if piece:
-                return piece
+        if piece := self.next():
+            return piece
         raise StopAsyncIteration
 
 
 class Upstream:
     """The connections to the upstream of one route; none before the first call.
+
+    In a ``with`` block it is in use: `retire` waits until the block ends.
 
     Args:
         route: that says where it is, how long to wait, and how many calls at a time.
@@ -97,16 +103,14 @@ class Upstream:
         """Return the absolute URL of a target."""
         return f"{self._scheme}://{(self.host + target).decode('latin-1')}"
 
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Keep `retire` waiting until the block ends."""
+    def __enter__(self) -> Self:
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
-            if not self._calls:
-                self._idle.unpark_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._calls -= 1
+        if not self._calls:
+            self._idle.unpark_all()
 
     async def retire(self) -> None:
         """Wait until it is not in use, then close all connections."""
@@ -141,22 +145,18 @@ class Upstream:
             )
         return self._client
 
-    @asynccontextmanager
-    async def call(
+    def call(
         self, method: str, target: bytes, headers: Headers, body: bytes | AsyncIterator[bytes]
-    ) -> AsyncIterator[Answer]:
-        """Send a request and yield the answer; at the end of the block the call is over.
+    ) -> AbstractAsyncContextManager[ClientResponse]:
+        """Send a request and yield the response: see `sidecar.http.client.Client.call`."""
+        return self._connections().call(method, target, headers, body)
 
-        Args: as those of `sidecar.http.client.Client.call`.
 
-        Raises:
-            UpstreamError: there is no answer.
-        """
-        try:
-            async with self._connections().call(method, target, headers, body) as response:
-                yield Answer(response.status, response.headers, _Pieces(response))
-        except ClientError as error:
-            raise UpstreamError(error.failure) from None
+def answer_of(response: ClientResponse) -> Answer:
+    """Return a response as an answer; what raised `ClientError` raises `UpstreamError`."""
+    body = response.whole()
+    pieces = _Pieces(response) if body is None else Whole(body)
+    return Answer(response.status, response.headers, pieces)
 
 
 class _Pieces:

@@ -497,3 +497,13 @@ async def test_a_call_that_takes_longer_than_a_stop_may_is_cut(
     assert code == 0
     with trio.fail_after(5):
         await upstream.requests[0].closed.wait()
+
+
+async def test_a_connection_takes_the_next_call_when_a_long_one_has_ended(
+    start: Start, upstream: Upstream
+) -> None:
+    served = await start(route(upstream))
+    async with served.connect() as wire:
+        for _ in range(3):
+            assert (await wire.ask("GET /proxy/up/slow/0.1")).status == 200
+            assert (await wire.ask("GET /proxy/up/echo")).status == 200

@@ -374,7 +374,7 @@ async def test_a_length_beside_chunks_is_refused_or_left_out(
         ("OPTIONS", "none", b"", True),
         ("DELETE", "none", b"", True),
         ("PUT", "request", b"whole", True),
-        ("PUT", "none", b"as it comes", False),
+        ("PUT", "none", b"whole", True),
         ("POST", "none", b"", False),
         ("POST", "request", b"whole", False),
         ("PATCH", "request", b"whole", False),
@@ -391,6 +391,21 @@ async def test_a_call_over_a_connection_that_was_closed_just_then_is_made_again_
         answer = await wire.ask(f"{line} /proxy/up/echo", "content-type: text/plain", body=body)
     assert answer.status == (200 if again else 502)
     assert len(upstream.requests) == (3 if again else 2)
+
+
+async def test_a_call_whose_body_goes_as_it_comes_is_not_made_again(
+    start: Start, upstream: Upstream
+) -> None:
+    served = await start(route(upstream))
+    upstream.answers.extend([Behaviour(), Behaviour(cut="before_head")])
+    async with served.connect() as wire:
+        await wire.ask("GET /proxy/up/echo")
+        await wire.say(
+            b"PUT /proxy/up/echo HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\n\r\n"
+        )
+        assert (await wire.hear("PUT")).status == 502
+    assert len(upstream.requests) == 2
 
 
 async def test_it_is_made_again_only_once_and_only_without_any_answer(
