@@ -84,11 +84,15 @@ class Engine:
         for rule in self.rules.rules:
             # The tests of a rule that changes nothing say what it would do.
             redactors = self._auditors if rule.mode == "audit" else self._redactors
+            # Signals share redactors; one says for all of them what comes out.
+            signals: dict[Redactor, RuleSignal] = {}
+            for signal in rule.signals:
+                signals.setdefault(redactors[signal], signal)
             for number, test in enumerate(rule.tests, 1):
-                for signal in rule.signals:
+                for redactor, signal in signals.items():
                     # Other rules may come first in other signals: there it must not come out.
                     exact = signal == rule.signals[0]
-                    if fault := _failing(redactors[signal], rule, test, exact=exact):
+                    if fault := _failing(redactor, rule, test, exact=exact):
                         place = self.rules.places[rule.id]
                         yield RulesError(
                             f"{place}: rule '{rule.id}': test {number} {fault} ({signal})"

@@ -34,6 +34,9 @@ _MOST_PLACES, _BYTES_FOR_A_PLACE = 64, 256
 _NOWHERE, _AT_LITERAL, _BEFORE_IT, _EITHER = range(4)
 _ANYWHERE = bytes([_AT_LITERAL] * 256)
 _LINE_END = ord("\n")
+# A character that RE2 takes for part of a word, and one that it does not. Tables tell of ASCII, and
+# the latter is none of it.
+_WORD, _NO_WORD = "_", "\u2014"
 # Letters whose other case takes more or fewer bytes, and those that are others in any case, as the
 # long s is an s.
 _CASE_CHANGES_LENGTH = searching(
@@ -273,9 +276,16 @@ def _tables(lead: Lead | Mark) -> tuple[bytes, bytes]:
     if isinstance(lead, Mark):
         return _ANYWHERE, _ANYWHERE
     return (
-        _before_table(lead.before, lead.literal[0], lead.any_case),
-        _after_table(lead.literal[-1], lead.after, lead.any_case),
+        _before_table(lead.before, _alike(lead.literal[0], lead.before)),
+        _after_table(_alike(lead.literal[-1], lead.after), lead.after),
     )
+
+
+def _alike(character: str, beside: str) -> str:
+    """Return the one that stands for all characters beside which a pattern matches the same."""
+    if r"\b" not in beside.lower():
+        return _NO_WORD
+    return _WORD if re.fullmatch(r"(?a:\w)", character) else _NO_WORD
 
 
 @lru_cache(maxsize=4096)
@@ -284,14 +294,14 @@ def _any(tables: frozenset[bytes]) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _before_table(before: str, first: str, any_case: bool) -> bytes:
+def _before_table(before: str, first: str) -> bytes:
     """Return by the byte before a literal where the match begins.
 
     Of a byte that is part of a longer character nothing is known.
     """
     if not before:
         return _ANYWHERE
-    match = matching(compile_pattern(f"(?:{before}){_spelt(first, any_case)}"))
+    match = matching(compile_pattern(f"(?:{before}){first}"))
     table = bytearray([_EITHER] * 256)
     for byte in range(128):
         text = bytes([byte]) + first.encode()
@@ -302,15 +312,11 @@ def _before_table(before: str, first: str, any_case: bool) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _after_table(last: str, after: str, any_case: bool) -> bytes:
+def _after_table(last: str, after: str) -> bytes:
     """Return by the byte behind a literal whether a match may go on."""
     table = bytearray([1] * 256)
     if after:
-        match = matching(compile_pattern(f"{_spelt(last, any_case)}(?:{after})"))
+        match = matching(compile_pattern(f"{last}(?:{after})"))
         for byte in range(128):
             table[byte] = match(last.encode() + bytes([byte]), 0)[0] != NOTHING
     return bytes(table)
-
-
-def _spelt(character: str, any_case: bool) -> str:
-    return f"(?i:{re.escape(character)})" if any_case else re.escape(character)

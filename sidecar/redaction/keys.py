@@ -30,7 +30,7 @@ class KeyMatcher:
 
     def __call__(self, name: str) -> bool:
         """Tell whether the name matches."""
-        if self._unless is not None and self._unless(name):
+        if self._whole is _NOTHING or (self._unless is not None and self._unless(name)):
             return False
         folded = fold(name)
         return bool(

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import re2
 
+from sidecar.redaction.detectors.base import LETTERS, LOWER
 from sidecar.redaction.patterns import NOTHING, options, searching
 
 REACH = 64
@@ -62,7 +63,7 @@ def _pattern(words: list[str] | tuple[str, ...]) -> str:
     any_case = "|".join("(?:)" + _spelt(word) for word in words)
     # Behind a small letter, a capital begins a word: `newEmployee`.
     inner = "|".join("(?:)" + _spelt(word[:1].upper() + word[1:]) for word in words)
-    return rf"(?:(?:^|[^\p{{L}}])(?i:{any_case})|\p{{Ll}}(?:{inner}))(?:$|[^\p{{Ll}}])"
+    return rf"(?:(?:^|[^{LETTERS}])(?i:{any_case})|[{LOWER}](?:{inner}))(?:$|[^{LOWER}])"
 
 
 def _spelt(word: str) -> str:

@@ -14,6 +14,11 @@ LETTERS = (
     r"\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}\x{ff66}-\x{ffdc}\x{10000}-\x{1cfff}\x{1e000}-\x{1efff}"
     r"\x{20000}-\x{3ffff}"
 )
+# Those that go on a word of a script with two cases, in the same way; `phoneNumber` has two words.
+LOWER = (
+    r"a-z\x{aa}\x{b5}\x{ba}\x{df}-\x{f6}\x{f8}-\x{2af}\x{370}-\x{52f}\x{561}-\x{587}"
+    r"\x{1e00}-\x{1fff}"
+)
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ Only text for patterns. Repetitions are bounded and the classes small: patterns 
 literal, so they all share one automaton (`sidecar.redaction.first_look`).
 """
 
-from sidecar.redaction.detectors.base import LETTERS
+from sidecar.redaction.detectors.base import LETTERS, LOWER
 
 # No-break blanks, and hyphens and dashes as word processors put them.
 _BLANK = r"\x{a0}\x{202f}"
@@ -19,10 +19,6 @@ SEPARATOR_NOT_DOT = rf"(?: ?[ \t]|[_+{_BLANK}{_HYPHEN}-])"
 # Around a number that is a word of its own; a dot between digits makes a fraction.
 BEFORE = r"(?:^|[^0-9A-Za-z.]|(?:^|[^0-9])\.)"
 BEHIND = r"(?:$|[^0-9A-Za-z.]|\.(?:$|[^0-9]))"
-# Letters that go on a word of a script with two cases, by blocks; `phoneNumber` has two words.
-_LOWER = (
-    r"\x{aa}\x{b5}\x{ba}\x{df}-\x{f6}\x{f8}-\x{2af}\x{370}-\x{52f}\x{561}-\x{587}\x{1e00}-\x{1fff}"
-)
 
 
 def behind_word(words: tuple[str, ...], value: str, gap: str = r"[^0-9\n]{0,32}?\b") -> str:
@@ -30,7 +26,7 @@ def behind_word(words: tuple[str, ...], value: str, gap: str = r"[^0-9\n]{0,32}?
 
     The words are in the pattern, so RE2 alone refuses numbers that follow none of them.
     """
-    behind = rf"[^a-z{_LOWER}0-9\n]"
+    behind = rf"[^{LOWER}0-9\n]"
     return rf"(?:^|[^{LETTERS}])(?i:{alternatives(words)}){behind}{gap}(?P<value>{value})"
 
 
