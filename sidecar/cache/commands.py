@@ -6,11 +6,14 @@ from typing import Any, Protocol
 
 import coredis
 from coredis.connection import BaseConnection
+from coredis.exceptions import ReadOnlyError, ResponseError
 from coredis.typing import Key
 
 from sidecar.cache.redis_url import Server
 from sidecar.cache.tracking import Tracker, open_client
 from sidecar.cache.values import KEY_PREFIX
+
+__all__ = ["Commands", "ReadOnlyError", "ResponseError", "Tracker", "open_commands"]
 
 # A key that nobody sets.
 _PROBE = KEY_PREFIX

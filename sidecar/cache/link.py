@@ -14,20 +14,27 @@ used again, since there is nothing better; when there is a connection again, the
 
 import math
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 import trio
-from coredis.exceptions import ReadOnlyError, ResponseError
 
 from sidecar import metrics
 from sidecar.cache.breaker import Breaker, LastIdle, answers
-from sidecar.cache.commands import Commands, open_commands
 from sidecar.cache.redis_url import Server
-from sidecar.cache.tracking import Tracker
+
+if TYPE_CHECKING:
+    from sidecar.cache.commands import Commands
+    from sidecar.cache.tracking import Tracker
+
+# What imports coredis: a third of all that a start would import, in time and in memory. A pod whose
+# Redis is away has no use of it.
+_LIBRARY = "sidecar.cache.commands"
 
 # An API call makes one call to Redis at most and has 50 ms in all.
 CALL_SECONDS = 0.02
@@ -54,11 +61,12 @@ class RefusedError(Exception):
 
 
 class _Session(msgspec.Struct):
-    """One connection; cancelling the scope closes it."""
+    """One connection, and the module that made it; cancelling the scope closes it."""
 
-    client: Commands
+    client: "Commands"
     scope: trio.CancelScope
-    tracker: Tracker
+    tracker: "Tracker"
+    library: Any
     used: bool = False
 
 
@@ -145,11 +153,12 @@ class Link:
             # The client goes with its connection, because a cancelled attempt to connect costs
             # coredis' pool a place for good.
             with scope:
+                library = await _library(self._server)
                 async with trio.open_nursery() as nursery:
-                    tracker = Tracker(nursery, self._changed, lost)
-                    async with open_commands(self._server, tracker) as client:
+                    tracker = library.Tracker(nursery, self._changed, lost)
+                    async with library.open_commands(self._server, tracker) as client:
                         scope.deadline = math.inf
-                        self._session = session = _Session(client, scope, tracker)
+                        self._session = session = _Session(client, scope, tracker, library)
                         await self._watch(session)
         # Whatever goes wrong inside the library ends this connection, not the process; it may come
         # in a group with the cancellation of a stop.
@@ -224,7 +233,7 @@ class Link:
             self._reported.add(reason)
 
     async def ask(
-        self, *calls: Callable[[Commands], Awaitable[Any]], sent_bytes: int = 0
+        self, *calls: Callable[["Commands"], Awaitable[Any]], sent_bytes: int = 0
     ) -> list[Any]:
         """Make all calls at the same time and return their answers.
 
@@ -242,10 +251,10 @@ class Link:
             if self._breaker.is_enough(asked, self._idle.waited(asked), given_up=True):
                 self._spare(session, "TimeoutError")
             raise UnavailableError from None
-        except ResponseError as error:
+        except session.library.ResponseError as error:
             metrics.REDIS_ERRORS.labels("refused").inc()
             # The primary that Sentinel had named has become a replica.
-            if self._server.kind == "sentinel" and isinstance(error, ReadOnlyError):
+            if self._server.kind == "sentinel" and isinstance(error, session.library.ReadOnlyError):
                 self._end(session, _root_cause(error))
                 raise UnavailableError from None
             raise RefusedError(_root_cause(error)) from None
@@ -260,6 +269,37 @@ class Link:
             metrics.REDIS_ERRORS.labels("slow").inc()
             self._spare(session, "SlowError")
         return got
+
+
+async def _library(server: Server) -> Any:
+    """Return `sidecar.cache.commands`; it is imported, in a thread, when a server is there first.
+
+    Raises:
+        OSError: it is not imported yet, and nobody can be connected to.
+    """
+    if _LIBRARY in sys.modules:
+        return import_module(_LIBRARY)
+    await _reach(server)
+    return await trio.to_thread.run_sync(import_module, _LIBRARY)
+
+
+async def _reach(server: Server) -> None:
+    failures: list[OSError] = []
+
+    async def connect(host: str, port: int) -> None:
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except OSError as error:
+            failures.append(error)
+        else:
+            await stream.aclose()
+            connecting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as connecting:
+        for node in server.nodes:
+            connecting.start_soon(connect, *node)
+    if len(failures) == len(server.nodes):
+        raise failures[0]
 
 
 def _root_cause(error: BaseException) -> str:
