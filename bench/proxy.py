@@ -40,7 +40,7 @@ def rows() -> list[Row]:
                 *_stream_rows(stamps, f"{proxied}/stamps"),
                 *_memory_rows(sidecar, f"{proxied}/other"),
                 _disconnect_row(),
-                *_rate_rows(other, proxied),
+                _cached_row(f"{proxied}/cached/v1/models"),
             ]
 
 
@@ -182,33 +182,21 @@ async def _disconnects() -> list[float]:
     return times
 
 
-def _rate_rows(direct: str, proxied: str) -> list[Row]:
-    rows = []
-    rates = {}
-    for what, url, method, content in (
-        ("small POST, direct", f"{direct}/echo", "POST", b"x" * 100),
-        ("small POST, through the proxy", f"{proxied}/other/echo", "POST", b"x" * 100),
-        ("GET, answered from the cache", f"{proxied}/cached/v1/models", "GET", b""),
-    ):
-        progress(what)
-        host, port, path = _parts(url)
-        connection = http.client.HTTPConnection(host, port)
+def _cached_row(url: str) -> Row:
+    what = "GET, answered from the cache"
+    progress(what)
+    host, port, path = _parts(url)
+    connection = http.client.HTTPConnection(host, port)
 
-        def calls(
-            connection: http.client.HTTPConnection = connection,
-            method: str = method,
-            path: str = path,
-            content: bytes = content,
-        ) -> int:
-            for _ in range(100):
-                connection.request(method, path, content or None)
-                assert connection.getresponse().read()
-            return 100
+    def calls() -> int:
+        for _ in range(100):
+            connection.request("GET", path)
+            assert connection.getresponse().read()
+        return 100
 
-        rates[what] = median_rate(calls)
-        rows.append(Row(f"{what}, one connection", f"{rates[what]:,.0f} requests/s"))
-        connection.close()
-    return rows
+    rate = median_rate(calls)
+    connection.close()
+    return Row(f"{what}, one connection", f"{rate:,.0f} requests/s")
 
 
 SECTION = Section(

@@ -30,7 +30,7 @@ from sidecar.settings import default_rules_dir
 from tests.process import SidecarProcess
 
 ROUNDS = 5
-_SECONDS, _WARM_UP_SECONDS = 4, 2
+_SECONDS = 4
 # Exporters of batches keep few connections, a pool of a web client some more.
 _BATCH_CONNECTIONS, _CONNECTIONS = 4, 8
 _MIB = 2**20
@@ -231,10 +231,9 @@ def _in_turn(
     for number in range(ROUNDS + 1):
         for name, url in sides.items():
             progress(f"{what}: {name}, {number or 'warming up'}")
+            figures = wrk(url, requests, _SECONDS, connections)
             if number:
-                rounds[name].append(wrk(url, requests, _SECONDS, connections))
-            else:
-                wrk(url, requests, _WARM_UP_SECONDS, connections)
+                rounds[name].append(figures)
     return {
         name: Figures(*(statistics.median(each) for each in zip(*map(_tuple, made), strict=True)))
         for name, made in rounds.items()

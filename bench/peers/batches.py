@@ -46,8 +46,12 @@ def captured_batches() -> list[bytes]:
 
     Ids and the names in addresses are drawn anew for each, of the same length as they were.
     """
-    body = max((body for otlp, body in captures() if otlp.signal == "traces"), key=len)
-    return [_redrawn(body, random.Random(seed)) for seed in range(BATCHES)]
+    return [_redrawn(captured_batch(), random.Random(seed)) for seed in range(BATCHES)]
+
+
+def captured_batch() -> bytes:
+    """Return the largest captured request of traces."""
+    return max((body for otlp, body in captures() if otlp.signal == "traces"), key=len)
 
 
 def events() -> list[bytes]:

@@ -18,7 +18,7 @@ SERVER_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 _TIMEOUT_SECONDS = 30
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 class MissingError(Exception):
@@ -82,7 +82,7 @@ def wrk(url: str, requests: Requests, seconds: int, connections: int) -> Figures
         _write(Path(file.name), urlsplit(url).path, requests)
         command: list[str | Path] = [
             *(program, "-t1", f"-c{connections}", f"-d{seconds}s"),
-            *("--timeout", f"{_TIMEOUT_SECONDS}s", "-s", _FOLDER / "wrk.lua"),
+            *("--timeout", f"{_TIMEOUT_SECONDS}s", "-s", FOLDER / "wrk.lua"),
             *(url, "--", file.name),
         ]
         with on_core(LOAD_CORE):
@@ -117,6 +117,7 @@ def _write(file: Path, prefix: str, requests: Requests) -> None:
     paths = list(requests.paths) if len(requests.paths) == count else [*requests.paths] * count
     bodies = requests.bodies or [b""] * count
     with file.open("wb") as out:
-        out.write(f"{requests.method}\n{requests.media_type}\n".encode())
+        media_type = requests.media_type if requests.bodies else ""
+        out.write(f"{requests.method}\n{media_type}\n".encode())
         for path, body in zip(paths, bodies, strict=True):
             out.write(f"{len(body)} {prefix}{path}\n".encode() + body)

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers.load import LOAD_CORE, SERVER_CORE, MissingError, installed, on_core
+from bench.peers.load import FOLDER, LOAD_CORE, SERVER_CORE, MissingError, installed, on_core
 from bench.process import PYTHON
 from tests.process import SidecarProcess
 
-_FOLDER = Path(__file__).parent
 _PEERS = Path(__file__).parents[2] / ".venv/peers"
 _READY_SECONDS = 30.0
 _END_SECONDS = 10.0
@@ -32,11 +31,17 @@ def versions() -> str:
         if (match := re.fullmatch(r"(.+)-(.+)\.dist-info", path.name))
     }
     names = [f"{name} {found[name]}" for name in packages if name in found]
-    for program, argument in (("nginx", "-v"), ("wrk", "-v")):
-        if shutil.which(program):
-            done = subprocess.run([program, argument], capture_output=True, text=True, check=False)
+    programs = {
+        "nginx": "nginx",
+        "wrk": "wrk",
+        "OpenTelemetry Collector": os.environ.get("OTELCOL"),
+    }
+    for name, program in programs.items():
+        if program and shutil.which(program):
+            # wrk tells its version with a fault.
+            done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
             version = re.search(r"\d+\.\d+[\d.]*", done.stdout + done.stderr)
-            names.append(f"{program} {version[0] if version else ''}".strip())
+            names.append(f"{name} {version[0]}" if version else name)
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     return ", ".join([*names, f"on {cpu[1] if cpu else platform.machine()}"])
 
@@ -57,7 +62,7 @@ def sidecar(environ: Mapping[str, str] | None = None) -> Iterator[SidecarProcess
 def fastapi() -> Iterator[str]:
     port = _unused_port()
     command = [
-        *(_peer("bin/uvicorn"), "fastapi_service:app", "--app-dir", _FOLDER, "--port", port),
+        *(_peer("bin/uvicorn"), "fastapi_service:app", "--app-dir", FOLDER, "--port", port),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
     ]
     with _process(command, port):
@@ -83,7 +88,7 @@ def collector() -> Iterator[str]:
     if not program:
         raise MissingError("OTELCOL names no binary")
     port = _unused_port()
-    command = [program, "--config", f"file:{_FOLDER / 'otelcol.yaml'}"]
+    command = [program, "--config", f"file:{FOLDER / 'otelcol.yaml'}"]
     with _process(command, port, environ={"OTLP_HTTP": f"127.0.0.1:{port}"}):
         yield f"http://127.0.0.1:{port}"
 
@@ -130,7 +135,7 @@ def _unused_port() -> int:
 
 @contextmanager
 def _filled(template: str, **values: object) -> Iterator[Path]:
-    text = (_FOLDER / template).read_text()
+    text = (FOLDER / template).read_text()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / template
         path.write_text(string.Template(text).substitute(values))

@@ -1,12 +1,13 @@
 -- Sends the requests of a file in turn, each connection the next one.
--- The file: method and media type, a line each; then for each request its length and path, a line,
+-- The file: method and media type (empty: no body), a line each; then for each request its length and path, a line,
 -- and its body.
 local requests, turn = {}, 0
 
 function init(arguments)
   local file = assert(io.open(arguments[1], "rb"))
   local method = file:read("*l")
-  wrk.headers["content-type"] = file:read("*l")
+  local media_type = file:read("*l")
+  if media_type ~= "" then wrk.headers["content-type"] = media_type end
   for line in file:lines() do
     local length, path = line:match("^(%d+) (.*)$")
     local body = tonumber(length) > 0 and file:read(tonumber(length)) or nil
