@@ -7,6 +7,7 @@ alone is unlikely enough. A Solana address is nothing but a public key, so it co
 """
 
 import re
+from array import array
 from functools import lru_cache, reduce
 from hashlib import sha256
 from operator import xor
@@ -17,8 +18,7 @@ _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 # The XRP Ledger has its own order: https://xrpl.org/docs/references/protocol/data-types/base58-encodings
 _XRP = "rpshnaf39wBUDNEGHJKLM4PQRST7VWXYZ2bcdeCg65jkm8oFqi1tuvAxyz"
 _FROM_XRP = str.maketrans(_XRP, _BASE58)
-# Two digits at a time halve the steps.
-_PAIRS = {a + b: 58 * i + j for i, a in enumerate(_BASE58) for j, b in enumerate(_BASE58)}
+_VALUES58 = bytes.maketrans(_BASE58.encode(), bytes(range(58)))
 _ANY58 = "[1-9A-HJ-NP-Za-km-z]"
 
 # The byte before a hash of 20, by network: https://en.bitcoin.it/wiki/List_of_address_prefixes,
@@ -49,6 +49,7 @@ _SOLANA_KEY = rf"{_BEFORE}(?P<value>{_ANY58}{{86,88}}){_END}"
 _SOLANA_WORDS = ("solana", "sol address", "sol wallet", "phantom wallet", "lamports", "spl token")
 
 _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+_BECH32_VALUES = bytes.maketrans(_BECH32.encode(), bytes(range(32)))
 _BECH32_CHARACTER = "[02-9ac-hj-np-z]"
 # Programs of 20 and of 32 bytes; BIP 173 lets an address be all in capitals, as QR codes have it.
 _SEGWIT = (
@@ -75,14 +76,14 @@ def _step(check: int) -> int:
     return check
 
 
-def _worth_by_place(places: int) -> list[dict[str, int]]:
+def _worth_by_place(places: int) -> "list[array[int]]":
     """Return what each character adds to the checksum, by how many stand behind it.
 
     The checksum is linear: that of a text is the sum (XOR) of those of its characters.
     """
-    rows = [{character: value for value, character in enumerate(_BECH32)}]
+    rows = [array("I", range(len(_BECH32)))]
     while len(rows) < places:
-        rows.append({character: _step(check) for character, check in rows[-1].items()})
+        rows.append(array("I", map(_step, rows[-1])))
     return rows
 
 
@@ -101,10 +102,12 @@ def _prefix_worth(prefix: str, length: int) -> int:
 
 
 def _number58(text: str) -> int:
+    digits = text.encode().translate(_VALUES58)
     number = 0
-    for place in range(0, len(text) - 1, 2):
-        number = number * 3364 + _PAIRS[text[place : place + 2]]
-    return number * 58 + _BASE58.index(text[-1]) if len(text) % 2 else number
+    # Two digits at a time halve the steps.
+    for first, second in zip(digits[::2], digits[1::2], strict=False):
+        number = number * 3364 + 58 * first + second
+    return number * 58 + digits[-1] if len(digits) % 2 else number
 
 
 def _is_base58check(text: str, size: int, versions: frozenset[int]) -> bool:
@@ -149,7 +152,7 @@ def _is_bech32(text: str) -> bool:
     if text not in {lower, text.upper()}:
         return False
     prefix, _, data = lower.rpartition("1")
-    worth = map(dict.__getitem__, _WORTH, reversed(data))
+    worth = map(array.__getitem__, _WORTH, reversed(data.encode().translate(_BECH32_VALUES)))
     return reduce(xor, worth, _prefix_worth(prefix, len(data))) in _BECH32_CONSTANTS
 
 

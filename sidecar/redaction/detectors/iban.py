@@ -8,7 +8,7 @@ from stdnum import numdb
 from sidecar.redaction.detectors.base import Detector, Shape, Span
 from sidecar.redaction.detectors.digits import SEPARATOR
 
-_CLASSES = {"n": "[0-9]", "a": "[A-Za-z]", "c": "[0-9A-Za-z]"}
+_ANY = "[0-9A-Za-z]"
 # 98 minus a remainder of the division by 97.
 _CHECK_DIGITS = "(?:0[2-9]|[1-8][0-9]|9[0-8])"
 _BEFORE = "(?:^|[^0-9A-Za-z])"
@@ -29,32 +29,27 @@ def _structures() -> dict[str, str]:
     }
 
 
-def _in_fours(structure: str) -> str:
-    """Return a pattern for a structure, in one piece or in groups of four."""
-    groups = [structure[place : place + 4] for place in range(0, len(structure), 4)]
-    return "".join(
-        f"{SEPARATOR}?"
-        + "".join(_CLASSES[run[0][0]] + f"{{{len(run[0])}}}" for run in re.finditer("n+|a+|c+", g))
-        for g in groups
-    )
-
-
 _STRUCTURES = _structures()
 _LENGTHS = {country: 4 + len(structure) for country, structure in _STRUCTURES.items()}
 
 
 def _any_country() -> str:
     # In alphabetical order, so that RE2 reads each first letter once for all countries.
-    return "|".join(
+    countries = "|".join(
         "".join(f"[{letter}{letter.lower()}]" for letter in country)
-        + _CHECK_DIGITS
-        + _in_fours(structure)
-        for country, structure in sorted(_STRUCTURES.items())
+        for country in sorted(_STRUCTURES)
+    )
+    fewest, most = (bound(_LENGTHS.values()) // 4 - 1 for bound in (min, max))
+    return (
+        f"(?:{countries}){_CHECK_DIGITS}(?:{SEPARATOR}?{_ANY}{{4}}){{{fewest},{most}}}"
+        f"(?:{SEPARATOR}?{_ANY}{{1,3}})?"
     )
 
 
-# What stands around it is part of the match, since a group would cost half the time again.
-_IBAN = f"{_BEFORE}(?:{_any_country()}){_BEHIND}"
+# In one piece or in groups of four. How many characters a country has, and where digits, is not
+# said here, where it would be the largest of all patterns. What stands around it is part of the
+# match, since a group would cost half the time again.
+_IBAN = f"{_BEFORE}{_any_country()}{_BEHIND}"
 # Where the word says so, its parts may be set apart in any way: `DE89 37040044 0532013000`.
 _IBAN_NEAR_ITS_NAME = (
     rf"(?i:\biban)[^0-9A-Za-z\n]{{1,4}}(?:(?i:is|no|nr|number)[^0-9A-Za-z\n]{{1,3}})?"
@@ -74,9 +69,23 @@ def _is_iban(compact: str) -> bool:
 
 
 def _narrow(text: str) -> Span | None:
-    if not _is_iban(_NO_PART.sub("", text)):
+    """Take as much as numbers of the country have, when it is as they are."""
+    places = [match.start() for match in _PART.finditer(text)]
+    compact = _NO_PART.sub("", text)
+    structure = _STRUCTURES[compact[:2].upper()]
+    length = 4 + len(structure)
+    if len(compact) < length or not _has(structure, compact[4:length]):
         return None
-    return int(not text[0].isalnum()), len(text) - (not text[-1].isalnum())
+    end = places[length - 1] + 1
+    whole = _PART.match(text, end) is None
+    return (places[0], end) if whole and _is_iban(compact[:length]) else None
+
+
+def _has(structure: str, characters: str) -> bool:
+    return all(
+        kind == "c" or (kind == "n") == character.isdigit()
+        for kind, character in zip(structure, characters, strict=True)
+    )
 
 
 def _narrow_near_its_name(text: str) -> Span | None:

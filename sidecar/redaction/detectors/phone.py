@@ -63,11 +63,13 @@ def _international() -> str:
     for code, (fewest, _) in _NATIONAL_DIGITS.items():
         if code != "1":
             by_fewest.setdefault(fewest, []).append(code)
-    numbers = "|".join(
-        f"(?:{'|'.join(codes)})(?:{_BETWEEN}[0-9]){{{fewest},14}}"
+    # What all have in common stands there once, since it is long: as many digits as the shortest
+    # have, and what may follow. So some have more digits than there are, which `narrow` sees.
+    codes = "|".join(
+        f"(?:{'|'.join(codes)})(?:{_BETWEEN}[0-9]){{{fewest - 7}}}"
         for fewest, codes in sorted(by_fewest.items(), reverse=True)
     )
-    return rf"(?:{numbers}|[2-9][0-9]{{2}}(?:{_BETWEEN}[0-9]){{7,12}})"
+    return rf"(?:{codes}|[2-9][0-9]{{2}})(?:{_BETWEEN}[0-9]){{7,14}}"
 
 
 def _bracketed() -> str:
