@@ -130,6 +130,10 @@ class Http1Exchange:
             await self._body_ended.wait()
         await self._connection.gone()
 
+    def abandon(self) -> None:
+        """Cancel what is done for the request, and close its connection."""
+        self._connection.scope.cancel()
+
     async def respond(self, response: Response) -> None:
         """Send a whole response."""
         headers = [(k.lower().encode(), v.encode("latin-1")) for k, v in response.headers.items()]

@@ -94,6 +94,9 @@ class Exchange(Protocol):
     async def gone(self) -> None:
         """Return when the client has gone away; waits for the end of the request's body first."""
 
+    def abandon(self) -> None:
+        """Cancel what is done for the request, and close its connection."""
+
 
 StreamHandler = Callable[[Exchange], Awaitable[None]]
 

@@ -20,6 +20,8 @@ _FORWARDED = (b"forwarded", b"x-forwarded-", b"x-real-ip")
 _MOST_FORWARDS = 2**31 - 1
 # Of the body as it was: wrong when it is changed (RFC 9530, RFC 2616 section 14.15).
 _DIGESTS = frozenset({b"content-digest", b"content-md5", b"digest", b"repr-digest"})
+# What a segment of dots is made of, encoded or not.
+_DOT = re.compile(rb"[.%]")
 _QUOTED = re.compile(rb'"[^"]*"')
 
 
@@ -55,12 +57,11 @@ def request_headers(request: Request, host: bytes, via: bytes, *, forwarded: boo
     """
     if any(n == b"via" and via in v.replace(b",", b" ").split() for n, v in request.raw_headers):
         raise HTTPError(508, "The route's upstream leads back to this sidecar.")
-    left = forwards_left(request)
     headers = [(b"host", host)]
     for name, value in end_to_end(request.raw_headers):
         if name in _REPLACED or name.startswith(_FORWARDED):
             continue
-        if name == b"max-forwards" and left is not None:
+        if name == b"max-forwards" and (left := forwards_left(request)) is not None:
             value = b"%d" % (left - 1)
         headers.append((name, value))
     if forwarded:
@@ -128,7 +129,7 @@ def target_of(base: bytes, rest: bytes) -> bytes:
     """
     if b"#" in rest:
         raise HTTPError(400, "The path must not have a fragment.")
-    for segment in rest.split(b"/"):
+    for segment in rest.split(b"/") if _DOT.search(rest) else ():
         for part in unquote_to_bytes(segment).replace(b"\\", b"/").split(b"/"):
             if part.partition(b";")[0] in (b".", b".."):
                 raise HTTPError(400, "The path must not have segments of dots.")

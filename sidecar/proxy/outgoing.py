@@ -86,7 +86,7 @@ class Outgoings:
             Dropped: it is not to go on.
         """
         request, route = exchange.request, destination.route
-        target_of(b"", rest)
+        target = target_of(destination.upstream.base, rest)
         path, query = rest, request.query.encode("latin-1")
         headers = request_headers(
             request, destination.upstream.host, self._via, forwarded=route.forwarded
@@ -99,6 +99,8 @@ class Outgoings:
                 raise HTTPError(400, str(error)) from None
             except DropRecordError:
                 raise Dropped from None
+            # What a rule puts in place of something may be a dot, too.
+            target = target_of(destination.upstream.base, path)
         if route.redacts_response:
             # What comes back is to be read here, and as a whole: a part shows less than it tells.
             headers = without(headers, b"accept-encoding", b"range", b"if-range")
@@ -107,7 +109,6 @@ class Outgoings:
             # Of the codings that the client takes, those that are read in passing.
             readable = b"gzip, deflate" if "gzip" in accepted.lower() else b"identity"
             headers = [*without(headers, b"accept-encoding"), (b"accept-encoding", readable)]
-        target = target_of(destination.upstream.base, path)
         outgoing = Outgoing(
             request.method, path, target + b"?" + query if query else target, headers, [], b""
         )

@@ -4,12 +4,11 @@ A task that waits for that costs more than a small call, so only calls get one t
 soon: of all others nobody would notice.
 """
 
-from collections.abc import Awaitable, Callable
-from functools import cached_property
+from collections.abc import Awaitable
 
 import trio
 
-from sidecar.http.messages import Exchange
+from sidecar.http.messages import Disconnected, Exchange
 
 # A call gets its task after one to two of these.
 _TICK_SECONDS = 0.02
@@ -33,63 +32,69 @@ class Presence:
                 for call in list(self._young):
                     if call.is_old:
                         del self._young[call]
-                        nursery.start_soon(call.watch)
-                        call.is_watched = True
+                        call.watch = _Watch()
+                        nursery.start_soon(call.watch.run, call.exchange)
                     call.is_old = True
 
-    async def while_here(self, exchange: Exchange, function: Callable[[], Awaitable[None]]) -> bool:
-        """Run a function until its end, or until the client goes away; tell whether that was so.
+    async def while_here(self, exchange: Exchange, work: Awaitable[None]) -> None:
+        """Wait for what is done for a request, until the client goes away.
 
-        Raises what the function raises.
+        Raises:
+            Disconnected: the client went away, and what was done for it is cancelled.
         """
         call = _Call(exchange)
         if not self._young:
             self._idle.unpark()
         self._young[call] = None
         try:
-            with call.scope:
-                await function()
+            await work
         finally:
             self._young.pop(call, None)
-            if call.is_watched:
-                await call.unwatch()
-        return call.scope.cancelled_caught
+            if call.watch is not None:
+                await call.watch.end()
+                if call.watch.is_gone:
+                    raise Disconnected from None
 
 
 class _Call:
     """A call under way.
 
     Attributes:
-        scope: what is done for it.
+        exchange: with its client.
         is_old: whether it was there at the last tick.
-        is_watched: whether a task waits for its client to go away.
+        watch: looks whether its client goes away, once it is old.
     """
 
     def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self.scope = trio.CancelScope()
+        self.exchange = exchange
         self.is_old = False
-        self.is_watched = False
+        self.watch: _Watch | None = None
 
-    @cached_property
-    def _watching(self) -> trio.CancelScope:
-        return trio.CancelScope()
 
-    @cached_property
-    def _unwatched(self) -> trio.Event:
-        return trio.Event()
+class _Watch:
+    """Waits until a client goes away.
 
-    async def watch(self) -> None:
-        """Cancel the call when its client goes away."""
+    Attributes:
+        is_gone: whether it has.
+    """
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+
+    async def run(self, exchange: Exchange) -> None:
+        """Cancel what is done for the client when it goes away."""
         try:
-            with self._watching:
-                await self._exchange.gone()
-                self.scope.cancel()
+            with self._scope:
+                await exchange.gone()
+                self.is_gone = True
+                exchange.abandon()
         finally:
-            self._unwatched.set()
+            self._ended.set()
 
-    async def unwatch(self) -> None:
+    async def end(self) -> None:
         """Leave the client to who reads its next request."""
-        self._watching.cancel()
+        self._scope.cancel()
         with trio.CancelScope(shield=True):
-            await self._unwatched.wait()
+            await self._ended.wait()

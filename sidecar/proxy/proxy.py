@@ -5,9 +5,8 @@ was under way for it is cancelled, the call of the upstream with it.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 
 import trio
 
@@ -106,16 +105,16 @@ class Proxy:
             await exchange.start(200, [(b"allow", _ALLOWED.encode()), (b"content-length", b"0")])
             await exchange.finish()
             return
-        with destination.upstream, self._counted(destination.route.name):
-            await self._call(exchange, destination, slash + path)
-            await exchange.finish()
+        with destination.upstream:
+            await self._counted(exchange, destination, slash + path)
 
-    @contextmanager
-    def _counted(self, route: str) -> Iterator[None]:
+    async def _counted(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
+        route = destination.route.name
         self._calls += 1
         _calls(route).inc()
         try:
-            yield
+            await self._call(exchange, destination, path)
+            await exchange.finish()
         except HTTPError as error:
             metrics.PROXY_FAILURES.labels(route, _reason(error)).inc()
             raise
@@ -134,12 +133,12 @@ class Proxy:
     async def _call(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
         route, request = destination.route, exchange.request
         try:
-            with self._found() as outcome:
+            with _Found(self._redactions) as outcome:
                 outgoing = await self._outgoings.make(exchange, destination, path, outcome)
         except Dropped:
             await exchange.start(204, [])
             return
-        with self._found() as outcome:
+        with _Found(self._redactions) as outcome:
             call = Call(
                 destination,
                 outgoing,
@@ -151,20 +150,11 @@ class Proxy:
             )
             if route.observe == "llm":
                 call.model = self._models.begin(route.name, request.method, request.path)
-            gone = await self._presence.while_here(exchange, partial(self._answer, call))
-        if gone and not call.delivered:
-            raise Disconnected
-
-    @contextmanager
-    def _found(self) -> Iterator[Outcome]:
-        outcome = Outcome()
-        try:
-            yield outcome
-        finally:
-            # The thread of a call that was cancelled may still write into its report.
-            found = Report()
-            found.merge(outcome.report)
-            self._redactions.add("http", found)
+            try:
+                await self._presence.while_here(exchange, self._answer(call))
+            except Disconnected:
+                if not call.delivered:
+                    raise
 
     async def _answer(self, call: Call) -> None:
         if call.destination.route.cache is not None:
@@ -181,12 +171,31 @@ class Proxy:
             nursery.start_soon(self._run_alone, function)
 
     async def _run_alone(self, function: Background) -> None:
-        with self._found() as outcome, Held(self._pressure) as held:
+        with _Found(self._redactions) as outcome, Held(self._pressure) as held:
             try:
                 await function(outcome, held)
             # It is nobody's call, so it must not end those of others.
             except Exception as error:
                 log_failure(error)
+
+
+class _Found:
+    """Takes what is found in a block, and counts it at its end, however that comes."""
+
+    def __init__(self, redactions: Redactions) -> None:
+        self._redactions = redactions
+
+    def __enter__(self) -> Outcome:
+        self._outcome = Outcome()
+        return self._outcome
+
+    def __exit__(self, *_: object) -> None:
+        report = self._outcome.report
+        if report.counts or report.audited:
+            # The thread of a call that was cancelled may still write into its report.
+            found = Report()
+            found.merge(report)
+            self._redactions.add("http", found)
 
 
 def _reason(error: HTTPError) -> str:

@@ -818,6 +818,25 @@ async def test_a_body_that_has_come_is_there_without_waiting(served: Any, framin
     assert bodies == [b"ping", None, b"ping", b""]
 
 
+async def test_what_is_done_for_a_request_can_be_cancelled_with_its_connection(
+    served: Any,
+) -> None:
+    cancelled = trio.Event()
+
+    async def handler(exchange: Any) -> None:
+        exchange.abandon()
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.set()
+
+    server = await served(handler)
+    async with await server.connect() as stream:
+        await stream.send_all(GET)
+        assert await everything(stream) == b""
+    assert cancelled.is_set()
+
+
 @pytest.mark.parametrize("size", [5, 200_000])
 async def test_a_response_may_begin_with_a_piece_of_its_body(served: Any, size: int) -> None:
     async def handler(exchange: Any) -> None:
