@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import import_module
 
 import msgspec
 import structlog
@@ -22,8 +23,9 @@ from sidecar.admin import redactions as redactions_api
 from sidecar.admin.health import Health
 from sidecar.cache import api as cache_api
 from sidecar.cache.tiers import Cache
-from sidecar.http import http1, http2
+from sidecar.http import http1
 from sidecar.http.application import Application
+from sidecar.http.asgi import ASGIApp
 from sidecar.http.cold import ColdRoutes
 from sidecar.http.listening import bind
 from sidecar.pipeline.dispatch import Pipeline
@@ -134,7 +136,7 @@ class Sidecar:
         api = partial(http1.serve, Application(self._api, pressure, fallback=pages))
         otlp = partial(http1.serve, Application(self._otlp, pressure))
         admin = partial(http1.serve, Application(self._admin))
-        grpc = partial(http2.serve, self._grpc)
+        grpc = partial(_serve_http2, self._grpc)
         for name, at, port, serve in (
             ("SIDECAR_PORT", host, settings.sidecar_port, api),
             ("SIDECAR_OTLP_HTTP_PORT", host, settings.sidecar_otlp_http_port, otlp),
@@ -226,6 +228,36 @@ class Sidecar:
             print(f"\nIn the environment of Open WebUI:\n\n{lines}\n", file=sys.stderr)  # noqa: T201
         else:
             _log.info("point_open_webui_here", **environ)
+
+
+async def _serve_http2(
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    stopping: trio.Event,
+    grace_seconds: float,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve as `sidecar.http.http2.serve` does; Hypercorn is imported when the first client comes.
+
+    It takes 3 MiB and a tenth of a second, and whoever sends over HTTP/1.1 has no use of it.
+    """
+
+    async def stop() -> None:
+        await stopping.wait()
+        waiting.cancel_scope.cancel()
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(stop)
+        task_status.started()
+        await trio.lowlevel.wait_readable(sock)
+        waiting.cancel_scope.cancel()
+    if stopping.is_set():
+        sock.close()
+        return
+    # In a thread, so that nothing waits for it but that client.
+    http2 = await trio.to_thread.run_sync(import_module, "sidecar.http.http2")
+    await http2.serve(app, sock, stopping=stopping, grace_seconds=grace_seconds)
 
 
 def open_webui_environ(settings: Settings) -> dict[str, str]:

@@ -31,3 +31,11 @@ def test_a_health_check_loads_nothing_of_the_service() -> None:
         "assert not {'trio', 're2', 'yaml', 'structlog'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_a_start_loads_nothing_that_may_not_be_needed() -> None:
+    script = (
+        "import sys, sidecar.commands.run\n"
+        "assert not {'coredis', 'cryptography', 'hypercorn', 'quart'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
