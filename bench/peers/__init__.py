@@ -219,7 +219,7 @@ def _proxy_rows(peak: _Peak) -> list[Row]:
         _rates_row(f"{what}, {_CONNECTIONS} connections", "requests/s", many, "≥ 1.0"),
         _rates_row("the same, redacted by the rules that ship", "requests/s", rest),
         Row(f"{what}, one connection", at_one, "≤ that of Envoy"),
-        Row("the same, redacted by the rules that ship", f"p50 {redacted:.2f} ms"),
+        Row("one connection, redacted by the rules that ship", f"p50 {redacted:.2f} ms"),
     ]
 
 
