@@ -203,9 +203,9 @@ class Queue:
         Raises:
             QueueFull: no exporter has the batch, or not for sure.
         """
-        await trio.lowlevel.checkpoint()
         exporters = self._takers[batch.signal]
         if not batch.records or not exporters:
+            await trio.lowlevel.checkpoint()
             if batch.records:
                 metrics.DROPPED.labels("", batch.signal, "no_exporter").inc(batch.records)
             accepted()
@@ -216,7 +216,10 @@ class Queue:
         self._puts.append(put)
         self._reserved += cost(batch)
         self._work.unpark_all()
-        with trio.move_on_after(_COMMIT_SECONDS):
+        if self.durable:
+            with trio.move_on_after(_COMMIT_SECONDS):
+                await put.done.wait()
+        else:  # there is no disk to wait for
             await put.done.wait()
         if put.refused or not put.done.is_set():
             raise QueueFull
