@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
 from bench.process import memory_bytes
-from sidecar.http import http1
+from sidecar.http import http1, listening
 from sidecar.http.application import Application
 from sidecar.http.listening import bind
 from sidecar.pressure import (
@@ -201,7 +201,7 @@ def _counted(sidecar: SidecarProcess, name: str, **labels: str) -> float:
 async def test_connections_above_the_bound_wait_until_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http1, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(listening, "MAX_CONNECTIONS", 2)
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]
     stopping = trio.Event()
