@@ -9,6 +9,7 @@ import re2
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.compiled import check_rule, compile_finders, written_pattern
 from sidecar.redaction.faults import RulesError
+from sidecar.redaction.leads import leads, marks
 from sidecar.redaction.redactor import Redactor, UnstableError
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import (
@@ -53,6 +54,10 @@ class Engine:
             self._redactors[signal], auditor = compiled[ids]
             if auditor is not None:
                 self._auditors[signal] = auditor
+        # What compiling has remembered is of no use to what runs.
+        leads.cache_clear()
+        marks.cache_clear()
+        re2.purge()
         if run_tests:
             for fault in self.failing_tests():
                 raise fault

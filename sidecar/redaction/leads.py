@@ -66,7 +66,7 @@ class Lead(msgspec.Struct, frozen=True):
     after: str
 
 
-# Rules are compiled again whenever one of them changes.
+# Each is asked for by who looks for them and by who warms that up.
 @lru_cache(maxsize=4096)
 def leads(pattern: str) -> tuple[Lead, ...]:
     """Return all beginnings of what a pattern matches; none if they cannot be told.

@@ -7,7 +7,7 @@ digits only behind a word for it, or at a key that holds one.
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import msgspec
 from stdnum.ar import dni as ar_dni
@@ -249,14 +249,12 @@ def _folded(word: str) -> str:
 
 
 # Behind each word, the numbers that it may be.
-_BY_WORD = {
-    _folded(word): [
-        (number, re.compile(rf"[^0-9\n]*?\b({number.pattern})(?={_BEHIND})", re.ASCII))
-        for number in _NAMED
-        if word in number.words
-    ]
-    for word in _WORDS
-}
+_BY_WORD = {_folded(word): [number for number in _NAMED if word in number.words] for word in _WORDS}
+
+
+@cache
+def _behind_a_word(number: _Id) -> re.Pattern[str]:
+    return re.compile(rf"[^0-9\n]*?\b({number.pattern})(?={_BEHIND})", re.ASCII)
 
 
 def _is(number: _Id, text: str) -> bool:
@@ -273,8 +271,8 @@ def _narrow_behind_its_name(text: str) -> Span | None:
     word = _WORD.match(text, int(not text[0].isalpha()))
     if word is None:
         return None
-    for number, form in _BY_WORD[_folded(word[0])]:
-        found = form.match(text, word.end())
+    for number in _BY_WORD[_folded(word[0])]:
+        found = _behind_a_word(number).match(text, word.end())
         if found and _is(number, found[1]):
             return found.span(1)
     return None
