@@ -33,7 +33,7 @@ async def work(size: int, function: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=_limiter)
 
 
-async def work_in_turns(size: int, steps: Generator[None, None, T]) -> T:
+async def work_in_turns(size: int, steps: Generator[None, None, T], *, at_once: float = 0.0) -> T:
     """Return what a generator returns; in a thread when its input is large, taking turns.
 
     However long it takes, others wait for one turn of it, which ends at a ``yield``.
@@ -41,9 +41,10 @@ async def work_in_turns(size: int, steps: Generator[None, None, T]) -> T:
     Args:
         size: of the input, in bytes.
         steps: neither awaits nor touches what others change.
+        at_once: seconds for which it may go on before there is a thread; each step is to be short.
     """
-    if size <= _INLINE_BYTES:
-        (result,) = _advance(steps, math.inf)
+    seconds = math.inf if size <= _INLINE_BYTES else at_once
+    for result in _advance(steps, seconds):
         return result
     while True:
         finished = await trio.to_thread.run_sync(

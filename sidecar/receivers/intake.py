@@ -20,7 +20,7 @@ from sidecar.http.messages import HTTPError, overloaded
 from sidecar.pipeline.batch import Batch, PackedBatch, Signal, pack
 from sidecar.pipeline.queue import QueueFull
 from sidecar.pressure import Held, Overloaded, Pressure
-from sidecar.receivers.otlp import MalformedError, OtlpSignal
+from sidecar.receivers.otlp import MalformedError, OtlpSignal, protobuf_as_it_is
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.reload import RulesInForce
 from sidecar.redaction.report import Redactions, Report
@@ -31,6 +31,9 @@ from sidecar.work import work, work_in_turns
 _log = structlog.get_logger(__name__)
 
 Transport = Literal["http", "grpc"]
+
+# Most batches take less when nothing is found in them, and a thread costs a tenth of that.
+_AT_ONCE_SECONDS = 0.002
 
 # The body of an export request → the same as protobuf.
 ToProtobuf = Callable[[OtlpSignal, bytes], bytes]
@@ -215,7 +218,9 @@ class Intake:
             return pack(Batch(otlp.signal, redacted, outcome.kept)), outcome
 
         held.promise(len(body))
-        batch, outcome = await work_in_turns(len(body), redact())
+        # JSON is decoded in one step.
+        at_once = _AT_ONCE_SECONDS if to_protobuf is protobuf_as_it_is else 0.0
+        batch, outcome = await work_in_turns(len(body), redact(), at_once=at_once)
         await self._put(batch, partial(self._count, otlp.signal, transport, outcome))
         return outcome.failed
 

@@ -44,7 +44,7 @@ class KeyRule(msgspec.Struct, frozen=True):
         """Tell whether a value is not excepted, and the attributes beside it as ``when`` says."""
         if self.excepted is not None and self.excepted(text.encode()):
             return False
-        return all(_as_text(siblings.get(key)) == value for key, value in self.rule.when.items())
+        return all(as_text(siblings.get(key)) == value for key, value in self.rule.when.items())
 
 
 def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
@@ -82,7 +82,8 @@ def check_rule(rule: Rule, place: str, hash_key: bytes) -> None:
         ) from None
 
 
-def _as_text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
+    """Return a value as ``when`` compares it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, str | int | float) else None

@@ -25,9 +25,10 @@ import re2
 
 from sidecar.redaction.actions import DropRecordError
 from sidecar.redaction.base64_text import as_base64
-from sidecar.redaction.compiled import KeyRule, Siblings, compile_key_rule
+from sidecar.redaction.compiled import KeyRule, Siblings, as_text, compile_key_rule
 from sidecar.redaction.detectors.base import Span
 from sidecar.redaction.keys import MAX_KEY, KeyMatcher
+from sidecar.redaction.memo import Memo
 from sidecar.redaction.patterns import options
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Keys, Rule
@@ -44,7 +45,10 @@ _MAX_PASSES = 256
 # A placeholder is longer than what it replaces, but not by this much.
 _MAX_GROWTH = 32
 _MAX_PLANS = 4096
+# Values that are remembered, and the most characters of one with its key.
+_MAX_KNOWN, _MAX_KNOWN_LENGTH = 1024, 256
 # Of numbers, these may be a card.
+_LEAST_CARD = 10**14
 _CARD_LIKE = re.compile(r"-?[0-9]{15,16}")
 # What is left alone at an ignored key: a span id, a trace id, a UUID. Anything else is looked at.
 _ID = re.compile(
@@ -118,6 +122,23 @@ class _Plan(msgspec.Struct, frozen=True):
     key_rules: tuple[KeyRule, ...]
     skipped: frozenset[int]
     near: dict[int, Near]
+    asked: tuple[str, ...]
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What a string at a key came to, and what there was to be said of it.
+
+    What did not change is not kept twice.
+    """
+
+    same: bool
+    changed: str | None
+    report: Report | None
+
+
+# A key, a text there, and what stands beside it as far as that counts.
+_Place = tuple[str | None, ...]
+_NOTHING_FOUND = _Known(same=True, changed=None, report=None)
 
 
 class _Where(msgspec.Struct):
@@ -149,6 +170,7 @@ class Redactor:
 
     Attributes:
         restricted: whether fields that are not listed are removed; see `allows`.
+        asked: keys of attributes that say what becomes of others beside them.
 
     Raises:
         re2.error: a pattern cannot be compiled.
@@ -175,8 +197,12 @@ class Redactor:
         ]
         self._scanner = scanner
         self._integers = [finder for finder in scanner.finders if finder.integers]
+        self.asked = frozenset(key for rule in self._key_rules for key in rule.rule.when)
+        if auditor is not None:
+            self.asked |= auditor.asked
         self._level = 0
         self._met_exempt = False
+        self._known: Memo[_Place, _Known] | None = Memo(_MAX_KNOWN)
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
 
@@ -193,6 +219,7 @@ class Redactor:
         exempting = copy(self)
         exempting._exempt = KeyMatcher(globs)
         exempting._plans = {}
+        exempting._known = Memo(_MAX_KNOWN)
         if self._auditor is not None:
             exempting._auditor = self._auditor.exempting(globs)
         return exempting
@@ -237,6 +264,44 @@ class Redactor:
             UnstableError: the rules do not come to an end on it.
             DropRecordError: a rule says that the whole record goes.
         """
+        if self._known is None or report.detailed:
+            return self._string(text, key, report, siblings, pointer)
+        known = self._known.get((key, text))
+        if known is _NOTHING_FOUND:
+            return text
+        if known is None:
+            known = self._find_out(text, key, report, siblings)
+        if known.report is not None:
+            report.merge(known.report)
+        return text if known.same else known.changed
+
+    def _find_out(self, text: str, key: str, report: Report, siblings: Siblings) -> _Known:
+        """Return what a string at a key comes to, and remember it."""
+        assert self._known is not None, "who looks into a string remembers nothing"
+        place: _Place = (key, text)
+        if asked := self._plan(key).asked:
+            place = (key, text, *(as_text(siblings.get(name)) for name in asked))
+            known = self._known.get(place)
+            if known is not None:
+                return known
+        noted = Report()
+        try:
+            changed = self._string(text, key, noted, siblings, "")
+        except DropRecordError:
+            report.merge(noted)
+            raise
+        said = noted if noted.counts or noted.audited else None
+        if changed is text:
+            known = _NOTHING_FOUND if said is None else _Known(True, None, said)
+        else:
+            known = _Known(False, changed, said)
+        if len(key) + len(text) <= _MAX_KNOWN_LENGTH:
+            self._known.put(place, known)
+        return known
+
+    def _string(
+        self, text: str, key: str, report: Report, siblings: Siblings, pointer: str
+    ) -> str | None:
         plan = self._plan(key)
         if plan.exempt:
             self._met_exempt = True
@@ -268,6 +333,8 @@ class Redactor:
             return value
         if self._auditor is not None:
             self._auditor.audit(Redactor.number, value, key, report, siblings, pointer)
+        if not plan.key_rules and -_LEAST_CARD < value < _LEAST_CARD:
+            return value
         # 2**53: from there on, not every number with a fraction of .0 is a whole one.
         whole = isinstance(value, float) and abs(value) < 2**53 and value.is_integer()
         text = str(int(value) if whole else value)
@@ -347,8 +414,18 @@ class Redactor:
                 tuple(rule for rule in self._key_rules if rule.matches(key)) if key else (),
                 frozenset(f.order for f in self._scanner.finders if key and f.not_at(key)),
                 self._near(key),
+                self._asked_at(key),
             )
         return plan
+
+    def _asked_at(self, key: str) -> tuple[str, ...]:
+        """Return the keys of the attributes that say what becomes of one at this key."""
+        asked = {
+            name for rule in self._key_rules if key and rule.matches(key) for name in rule.rule.when
+        }
+        if self._auditor is not None:
+            asked.update(self._auditor._asked_at(key))
+        return tuple(asked)
 
     def _near(self, key: str) -> dict[int, Near]:
         """Return, by finder, the words that a text at this key must still have near a value.
@@ -408,6 +485,7 @@ class Redactor:
         """Return this for what stands within a string, of which the auditor knows already."""
         inner = copy(self)
         inner._auditor = None
+        inner._known = None
         inner._met_exempt = False
         inner._level += 1
         return inner

@@ -48,9 +48,11 @@ class Report:
 
     def merge(self, other: "Report") -> None:
         """Add the findings of another report."""
-        self.counts.update(other.counts)
-        self.audited.update(other.audited)
-        self.fields.update(other.fields)
+        if other.counts:
+            self.counts.update(other.counts)
+            self.fields.update(other.fields)
+        if other.audited:
+            self.audited.update(other.audited)
         self.findings.extend(other.findings)
 
     def audit(self, other: "Report") -> None:

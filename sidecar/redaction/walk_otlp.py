@@ -38,6 +38,8 @@ _RECORDS = frozenset(
         "metrics.v1.SummaryDataPoint",
     )
 )
+# More is not decoded at once: of many empty records each takes a hundred times its size.
+_WHOLE_BYTES = 384 * 1024
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 _ANY_VALUE = "opentelemetry.proto.common.v1.AnyValue"
 # Names that other systems look things up by.
@@ -98,8 +100,14 @@ def redact_encoded(
         DecodeError: the body is no such message.
     """
     outcome = Outcome()
-    walk = _EncodedWalk(_Walk(redactor, outcome), kind)
-    yield from walk.children(memoryview(body), ())
+    places = _Places(None, body)
+    whole = kind.FromString(body) if len(body) <= _WHOLE_BYTES else None
+    if whole is not None and places.none_in(0, len(body)):
+        outcome.kept = count_records(whole)
+        return body, outcome
+    yield
+    walk = _EncodedWalk(_Walk(redactor, outcome), body, kind, places)
+    yield from walk.children(0, len(body), (), whole)
     return bytes(walk.written), outcome
 
 
@@ -108,6 +116,7 @@ class _Field(msgspec.Struct, frozen=True):
     key: str
     repeated: bool
     has_records: bool
+    is_record: bool
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -141,6 +150,7 @@ def _shape(descriptor: Descriptor) -> _Shape:
             inner is not None
             and inner.full_name not in {_ANY_VALUE, _KEY_VALUE}
             and _has_records(inner),
+            inner is not None and inner.full_name in _RECORDS,
         )
         if inner is None:
             if field.type == FieldDescriptor.TYPE_STRING and field.full_name not in _NEVER:
@@ -158,6 +168,7 @@ class _Walk:
     def __init__(self, redactor: Redactor, outcome: Outcome) -> None:
         self._redactor = redactor
         self._outcome = outcome
+        self._report = Report()
 
     def children(self, message: Message) -> None:
         """Redact what holds records, and then the records in it."""
@@ -188,41 +199,51 @@ class _Walk:
 
     def record(self, record: Message) -> bool:
         """Redact one record; tell whether it may go on."""
-        report = Report()
         try:
-            self._message(record, report)
+            self._message(record, self._report)
         except DropRecordError:
             self._outcome.dropped += 1
-            self._outcome.report.merge(report)
+            self._note()
             return False
         except Exception as error:
             # Fails closed. The error's text may hold a piece of the record.
             _log.error("record_not_redacted", error=type(error).__name__)
             self._outcome.failed += 1
+            self._report = Report()
             return False
         self._outcome.kept += 1
-        self._outcome.changed += bool(report)
-        self._outcome.report.merge(report)
+        self._outcome.changed += bool(self._report)
+        self._note()
         return True
+
+    def pass_on(self, record: Message) -> None:
+        """Count what is a record, or holds some, in which nothing is to be found."""
+        self._outcome.kept += count_records(record)
 
     def own(self, holder: Message, whole: Callable[[], Message] | None = None) -> bool:
         """Redact what a resource, scope or metric says itself; tell whether it may go on.
 
         ``whole`` returns it with its records, where it stands without them.
         """
-        report = Report()
         try:
-            self._message(holder, report)
+            self._message(holder, self._report)
         except DropRecordError:
             self._outcome.dropped += count_records(whole() if whole else holder)
-            self._outcome.report.merge(report)
+            self._note()
             return False
         except Exception as error:
             _log.error("resource_not_redacted", error=type(error).__name__)
             self._outcome.failed += count_records(whole() if whole else holder)
+            self._report = Report()
             return False
-        self._outcome.report.merge(report)
+        self._note()
         return True
+
+    def _note(self) -> None:
+        """Add what was found in one message to the whole; mostly it is nothing."""
+        if self._report.counts or self._report.audited:
+            self._outcome.report.merge(self._report)
+            self._report = Report()
 
     def _message(self, message: Message, report: Report) -> None:
         """Redact the strings of one message and of all in it that hold no records."""
@@ -230,8 +251,8 @@ class _Walk:
         for field in shape.texts:
             self._text(message, field, report)
         for field in shape.attributes:
-            restricted = self._redactor.restricted
-            self._attributes(getattr(message, field.name), "", report, restricted)
+            if attributes := getattr(message, field.name):
+                self._attributes(attributes, "", report, self._redactor.restricted)
         for field in shape.values:
             if message.HasField(field.name):
                 value = getattr(message, field.name)
@@ -263,15 +284,18 @@ class _Walk:
 
     def _attributes(self, attributes: Any, prefix: str, report: Report, restricted: bool) -> None:
         """Redact attributes; ``restricted`` says that only those which are allowed stay."""
-        siblings = {item.key: _scalar(item.value) for item in attributes}
+        redactor = self._redactor
+        names = [item.key for item in attributes]
+        siblings: Siblings = {}
+        if not redactor.asked.isdisjoint(names):
+            siblings = {item.key: _scalar(item.value) for item in attributes}
         gone = []
-        for index, item in enumerate(attributes):
-            name = item.key
-            shown = self._redactor.name(name, report)
+        for index, (name, item) in enumerate(zip(names, attributes, strict=True)):
+            shown = redactor.name(name, report)
             if shown is not name:
                 item.key = shown
             key = f"{prefix}.{shown}"[-MAX_KEY:] if prefix else shown
-            within = restricted and not self._redactor.allows(key)
+            within = restricted and not redactor.allows(key)
             if not self._value(item.value, key, siblings, report, within):
                 gone.append(index)
         for index in reversed(gone):
@@ -384,33 +408,55 @@ def _level(descriptor: Descriptor) -> _Level | None:
 class _EncodedWalk:
     """A walk over bytes.
 
+    Args:
+        walk: over what is decoded.
+        body: an encoded request.
+        root: its kind.
+        places: where something may be found in it.
+
     Attributes:
         written: what was redacted so far, encoded.
     """
 
-    def __init__(self, walk: _Walk, root: type[Message]) -> None:
+    def __init__(self, walk: _Walk, body: bytes, root: type[Message], places: "_Places") -> None:
         self._walk = walk
+        self._body = body
         self._root = root
+        self._places = places
         self.written = bytearray()
 
-    def children(self, data: memoryview, path: tuple[_Level, ...]) -> Generator[None, None, None]:
-        """Redact what leads to records in an encoded message, and write it."""
+    def children(
+        self, place: int, end: int, path: tuple[_Level, ...], decoded: Message | None
+    ) -> Generator[None, None, None]:
+        """Redact what leads to records in a part of the request, and write it.
+
+        Args:
+            place, end: of the part.
+            path: what it stands in.
+            decoded: the part, where the whole request is decoded.
+        """
         level = self._next_level(path)
         path = (*path, level)
-        for field in _fields(data):
-            if field.number == level.number and field.wire_type == _LENGTH_DELIMITED:
-                start = len(self.written)
-                inner = data[field.value : field.end]
-                if level.is_split:
-                    stays = yield from self._holder(inner, path)
-                else:
-                    stays = self._leaf(self._decode(inner, path), level)
-                    yield
-                if stays:
-                    size = _varint(len(self.written) - start)
-                    self.written[start:start] = level.tag + size
+        items = iter(getattr(decoded, level.name) if decoded is not None else ())
+        for number, wire_type, start, value, stop in _fields(self._body, place, end):
+            if number != level.number or wire_type != _LENGTH_DELIMITED:
+                continue
+            item = next(items, None)
+            begin = len(self.written)
+            if level.is_split:
+                stays = yield from self._holder(value, stop, path, item)
+            elif self._places.none_in(value, stop):
+                self._walk.pass_on(item or self._decode(self._body[value:stop], path))
+                self.written += self._body[start:stop]
+                continue
+            else:
+                stays = self._leaf(item or self._decode(self._body[value:stop], path), level)
+                yield
+            if stays:
+                self.written[begin:begin] = level.tag + _varint(len(self.written) - begin)
 
     def _leaf(self, message: Message, level: _Level) -> bool:
+        message.DiscardUnknownFields()
         if level.is_record:
             stays = self._walk.record(message)
         elif stays := self._walk.own(message):
@@ -419,17 +465,25 @@ class _EncodedWalk:
             self.written += message.SerializeToString()
         return stays
 
-    def _holder(self, data: memoryview, path: tuple[_Level, ...]) -> Generator[None, None, bool]:
+    def _holder(
+        self, place: int, end: int, path: tuple[_Level, ...], decoded: Message | None
+    ) -> Generator[None, None, bool]:
         level = self._next_level(path)
         own = bytearray()
-        for field in _fields(data):
-            if field.number != level.number or field.wire_type != _LENGTH_DELIMITED:
-                own += data[field.start : field.end]
-        message = self._decode(own, path)
-        if not self._walk.own(message, lambda: self._decode(data, path)):
-            return False
-        self.written += message.SerializeToString()
-        yield from self.children(data, path)
+        clean = True
+        for number, wire_type, start, _, stop in _fields(self._body, place, end):
+            if number != level.number or wire_type != _LENGTH_DELIMITED:
+                own += self._body[start:stop]
+                clean = clean and self._places.none_in(start, stop)
+        if clean:
+            self.written += own
+        else:
+            message = self._decode(own, path)
+            message.DiscardUnknownFields()
+            if not self._walk.own(message, lambda: self._decode(self._body[place:end], path)):
+                return False
+            self.written += message.SerializeToString()
+        yield from self.children(place, end, path, decoded)
         return True
 
     def _next_level(self, path: tuple[_Level, ...]) -> _Level:
@@ -437,64 +491,90 @@ class _EncodedWalk:
         assert level is not None, "only what leads to records this way is split"
         return level
 
-    def _decode(self, data: memoryview | bytearray, path: tuple[_Level, ...]) -> Message:
+    def _decode(self, encoded: bytes | bytearray, path: tuple[_Level, ...]) -> Message:
         """Decode what stands at a path, in the place of a whole request.
 
         So that it may be nested as deeply as it may be there, and no deeper.
         """
-        encoded = bytes(data)
         for level in reversed(path):
             encoded = level.tag + _varint(len(encoded)) + encoded
-        message = self._root.FromString(encoded)
-        message.DiscardUnknownFields()
+        message = self._root.FromString(bytes(encoded))
         for level in path:
             message = getattr(message, level.name)[0]
         return message
 
 
-class _Encoded(msgspec.Struct):
-    """Where a field of an encoded message stands, and its value in that."""
+class _Places:
+    """Where rules may find something in an encoded message.
 
-    number: int
-    wire_type: int
-    start: int
-    value: int
-    end: int
+    Args:
+        look: returns the first place at or behind one; see `RawLook`. None: anywhere.
+        body: the message.
+    """
+
+    def __init__(self, look: "Callable[[bytes, int], int] | None", body: bytes) -> None:
+        self._look = look
+        self._body = body
+        # Between these is none.
+        self._begin = self._end = 0
+
+    def none_in(self, start: int, end: int) -> bool:
+        """Tell whether there is none in a part of the message."""
+        if self._look is None:
+            return False
+        if not self._begin <= start <= self._end:
+            place = self._look(self._body, start)
+            self._begin, self._end = start, len(self._body) if place < 0 else place
+        return end <= self._end
 
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 
-def _fields(data: memoryview) -> Iterator[_Encoded]:
-    """Yield the fields of an encoded message; raises `DecodeError`.
+def _fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield the fields of an encoded message: number, wire type, place, that of its value, end.
 
     https://protobuf.dev/programming-guides/encoding/
+
+    Args:
+        data: holds the message.
+        place, end: of the message in it.
+
+    Raises:
+        DecodeError: it is none.
     """
-    end = 0
-    while end < len(data):
-        start = end
-        tag, value = _read_varint(data, start)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            _, end = _read_varint(data, value)
+    while place < end:
+        start = place
+        tag = data[place]
+        if tag < 0x80:
+            value = place + 1
+        else:
+            tag, value = _read_varint(data, start, end)
+        wire_type = tag & 7
+        if wire_type == _LENGTH_DELIMITED:
+            size = data[value] if value < end else 0x80
+            if size < 0x80:
+                value += 1
+            else:
+                size, value = _read_varint(data, value, end)
+            place = value + size
+        elif wire_type == _VARINT:
+            _, place = _read_varint(data, value, end)
         elif wire_type == _FIXED64:
-            end = value + 8
+            place = value + 8
         elif wire_type == _FIXED32:
-            end = value + 4
-        elif wire_type == _LENGTH_DELIMITED:
-            size, value = _read_varint(data, value)
-            end = value + size
+            place = value + 4
         else:
             raise DecodeError("no field of OTLP has ever been a group")
-        if not 0 < number < 2**29 or end > len(data):
+        if not 0 < tag >> 3 < 2**29 or place > end:
             raise DecodeError("broken field")
-        yield _Encoded(number, wire_type, start, value, end)
+        yield tag >> 3, wire_type, start, value, place
 
 
-def _read_varint(data: memoryview, place: int) -> tuple[int, int]:
+def _read_varint(data: bytes, place: int, end: int) -> tuple[int, int]:
     """Return a number and the place behind it."""
     value = 0
-    for index, byte in enumerate(data[place : place + 10]):
+    for index, byte in enumerate(data[place : min(place + 10, end)]):
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return value, place + index + 1
@@ -534,8 +614,10 @@ def count_records(message: Message) -> int:
     for field in _shape(message.DESCRIPTOR).messages:
         if field.has_records:
             inner = getattr(message, field.name)
-            if field.repeated:
-                count += sum(count_records(item) for item in inner)
+            if field.is_record:
+                count += len(inner)
+            elif field.repeated:
+                count += sum(map(count_records, inner))
             elif message.HasField(field.name):
                 count += count_records(inner)
     return count
