@@ -105,7 +105,7 @@ class Sidecar:
         limit = settings.sidecar_max_body_bytes
         self._pressure = Pressure(limit, memory_limit(settings.sidecar_memory_limit))
         self._intake = intake = Intake(
-            rules, self.pipeline.put, redactions, self._pressure, self._stopping.is_set
+            rules, queue.pack, self.pipeline.put, redactions, self._pressure, self._stopping.is_set
         )
         self._proxy = Proxy(
             rules, self.cache, redactions, self._pressure, limit, self._stopping.is_set

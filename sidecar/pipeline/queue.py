@@ -22,7 +22,7 @@ import trio
 import zstandard
 
 from sidecar import metrics
-from sidecar.pipeline.batch import SIGNALS, Batch, PackedBatch, Signal
+from sidecar.pipeline.batch import SIGNALS, Batch, PackedBatch, Signal, pack
 from sidecar.pipeline.store import (
     ROW_OVERHEAD,
     ForeignFileError,
@@ -45,6 +45,8 @@ _UPKEEP_SECONDS = 1.0
 # How much is written in one commit: it holds up all that wait for it.
 _MOST_ADDED, _MOST_BYTES = 512, 2 * 2**20
 _MOST_BATCHES = 1024
+# Of the bound of what waits, what may wait in memory uncompressed.
+_PLAIN_SHARE = 8
 # Of the bound of what waits, what dead letters may take on top.
 _DEAD_SHARE = 4
 
@@ -139,9 +141,9 @@ class Queue:
 
     Args:
         exporters: name → the signals that it takes.
-        max_bytes: the bound of what waits for any of them: compressed bodies and overhead. An empty
-            queue takes any batch, or one larger than the bound would be sent in vain for ever. Dead
-            letters may take a quarter of it on top.
+        max_bytes: the bound of what waits for any of them: bodies as they are kept, and overhead.
+            An empty queue takes any batch, or one larger than the bound would be sent in vain for
+            ever. Dead letters may take a quarter of it on top.
         max_age: seconds; what waits for longer is given up.
         directory: for the file; None: in memory.
         fsync: whether what was put is on the device, or safe from the end of the process only.
@@ -224,6 +226,15 @@ class Queue:
         if put.refused or not put.done.is_set():
             raise QueueFull
 
+    def pack(self, batch: Batch) -> PackedBatch:
+        """Return a batch as it is to be put: compressed when it may have to wait for long.
+
+        Safe in a thread.
+        """
+        waiting = max((counts.bytes for counts in self._counts.values()), default=0)
+        used = self._reserved + waiting
+        return pack(batch, compress=self.durable or used > self._max_bytes // _PLAIN_SHARE)
+
     def _has_room(self, batch: PackedBatch, exporters: list[str]) -> bool:
         # Of those that take it: one that is full holds up no signal that it does not take.
         used = self._reserved + max(self._counts[name].bytes for name in exporters)
@@ -259,7 +270,9 @@ class Queue:
             if store is None:
                 return []
             try:
-                rows = await self._call(partial(_read, store, name, max_bytes, max_batches))
+                rows = await self._call(
+                    partial(_read, store, self.durable, name, max_bytes, max_batches)
+                )
             except (sqlite3.Error, zstandard.ZstdError) as error:
                 await self._fail(error)
                 return []
@@ -599,9 +612,11 @@ def cost(batch: PackedBatch) -> int:
     return len(batch.body) + ROW_OVERHEAD
 
 
-def _read(store: Store, name: str, max_bytes: int, max_batches: int) -> list[tuple[Waiting, float]]:
+def _read(
+    store: Store, damageable: bool, name: str, max_bytes: int, max_batches: int
+) -> list[tuple[Waiting, float]]:
     return [
-        (Waiting(row.id, row.batch, row.batch.unpack()), row.added)
+        (Waiting(row.id, row.batch, row.batch.unpack(damageable=damageable)), row.added)
         for row in store.head(name, max_bytes, max_batches)
     ]
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from sidecar import metrics
 from sidecar.http.messages import HTTPError, overloaded
-from sidecar.pipeline.batch import Batch, PackedBatch, Signal, pack
+from sidecar.pipeline.batch import Batch, PackedBatch, Signal
 from sidecar.pipeline.queue import QueueFull
 from sidecar.pressure import Held, Overloaded, Pressure
 from sidecar.receivers.otlp import MalformedError, OtlpSignal, protobuf_as_it_is
@@ -128,6 +128,7 @@ class Intake:
 
     Args:
         rules: taken once for each OTLP request and each event, so that a change falls between.
+        pack: makes a batch ready to wait; safe in a thread.
         put: hands a batch to the exporters and calls its second argument in the moment in which
             the batch counts as waiting, or raises `QueueFull`.
         redactions: takes what was found.
@@ -138,12 +139,14 @@ class Intake:
     def __init__(
         self,
         rules: RulesInForce,
+        pack: Callable[[Batch], PackedBatch],
         put: Callable[[PackedBatch, Callable[[], None]], Awaitable[None]],
         redactions: Redactions,
         pressure: Pressure,
         stopping: Callable[[], bool],
     ) -> None:
         self._rules = rules
+        self._pack = pack
         self._put = put
         self._redactions = redactions
         self._pressure = pressure
@@ -215,7 +218,7 @@ class Intake:
             except DecodeError:
                 raise MalformedError.of_protobuf(otlp) from None
             yield
-            return pack(Batch(otlp.signal, redacted, outcome.kept)), outcome
+            return self._pack(Batch(otlp.signal, redacted, outcome.kept)), outcome
 
         held.promise(len(body))
         # JSON is decoded in one step.
@@ -268,7 +271,7 @@ class Intake:
             self._count("events", "http", outcome)
 
         batch = Batch("events", bytes(events.body), events.count)
-        await self._put(await work(len(batch.body), partial(pack, batch)), count)
+        await self._put(await work(len(batch.body), partial(self._pack, batch)), count)
 
     def _count(self, signal: Signal, transport: Transport, outcome: Outcome) -> None:
         received = outcome.kept + outcome.failed + outcome.dropped

@@ -515,8 +515,8 @@ class _Places:
     def __init__(self, look: "Callable[[bytes, int], int] | None", body: bytes) -> None:
         self._look = look
         self._body = body
-        # Between these is none.
-        self._begin = self._end = 0
+        # Between these is none; nothing is known yet.
+        self._begin, self._end = 0, -1
 
     def none_in(self, start: int, end: int) -> bool:
         """Tell whether there is none in a part of the message."""

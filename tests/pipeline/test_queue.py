@@ -145,6 +145,22 @@ async def test_empty_queue_takes_a_batch_larger_than_its_bound(directory: Path |
             await queue.put(batch())
 
 
+async def test_what_hardly_waits_is_not_compressed_unless_a_disk_keeps_it(
+    directory: Path | None,
+) -> None:
+    one = Batch("traces", b"repeated " * 2000, 1)
+    async with opened(directory) as queue:
+        first = queue.pack(one)
+        assert (first.body == one.body) is (directory is None)
+        await queue.put(first)
+        while len(queue.pack(one).body) == len(one.body):
+            await queue.put(queue.pack(one))
+        await queue.put(queue.pack(one))
+        rows = await queue.head("one", 100 * MIB)
+        assert {row.batch for row in rows} == {one}
+        assert len(rows) >= (8 if directory is None else 2)
+
+
 async def test_signal_without_exporter_is_counted_as_dropped() -> None:
     labels = {"exporter": "", "signal": "metrics", "reason": "no_exporter"}
     before = sample("dropped_records_total", **labels)
