@@ -122,6 +122,7 @@ class Client:
             tls.set_alpn_protocols(["http/1.1"])
         self.waits = waits
         self._places = trio.Semaphore(most)
+        self._most = most
         self._idle: deque[_Connection] = deque()
         self._kept = kept
         self._kept_seconds = kept_seconds
@@ -215,9 +216,10 @@ class Client:
     async def ask(self, method: str, request: bytes) -> "_Connection":
         """Send a whole request and receive the head of the response; raises `ClientError`."""
         kept = self._take_kept()
+        alone = self._places.value == self._most - 1
         if kept is not None:
             try:
-                await kept.ask(method, request, self.waits)
+                await kept.ask(method, request, self.waits, alone=alone)
                 return kept
             except BaseException as error:
                 kept.close()
@@ -226,7 +228,7 @@ class Client:
                     raise
         connection = await self._open()
         try:
-            await connection.ask(method, request, self.waits)
+            await connection.ask(method, request, self.waits, alone=alone)
         except BaseException:
             connection.close()
             raise
@@ -328,16 +330,25 @@ class _Connection:
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
 
-    async def ask(self, method: str, request: bytes, waits: Waits) -> None:
-        """Send a whole request and receive the head of the response; raises `ClientError`."""
+    async def ask(self, method: str, request: bytes, waits: Waits, *, alone: bool) -> None:
+        """Send a whole request and receive the head of the response; raises `ClientError`.
+
+        When the call is not alone, those of others take a turn before this one waits: many an
+        origin has answered by then, and neither a wait nor its limit has to be set up.
+        """
         self.parser.expect(method)
         self._received = False
         with suppress(_GoneError):  # the response may have come before that
             await self.send(request, waits.idle)
-        with trio.move_on_after(waits.head):
-            await self.receive_head()
-            return
-        raise ClientError("timeout")
+        if self._is_plain and not alone:
+            await trio.lowlevel.checkpoint()
+            if (data := self._read()) is not None:
+                self._feed(data)
+        if not self.parser.status:
+            with trio.move_on_after(waits.head):
+                await self.receive_head()
+                return
+            raise ClientError("timeout")
 
     async def send(self, data: bytes | memoryview, seconds: float) -> None:
         """Send bytes; raises `ClientError` when that takes too long, `_GoneError`."""
@@ -372,24 +383,35 @@ class _Connection:
         raise ClientError("timeout")
 
     async def _receive(self) -> None:
+        data: bytes | None = None
         try:
-            data = await self._receive_some()
-            self._received = self._received or bool(data)
+            while data is None:
+                if self._is_plain:
+                    await trio.lowlevel.wait_readable(self._socket)
+                    data = self._read()
+                else:
+                    data = bytes(await self._stream.receive_some(_READ_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise ClientError("cut") from None
+        self._feed(data)
+
+    def _read(self) -> bytes | None:
+        """Return what has come, ``b""`` at the end, None when that is nothing yet."""
+        try:
+            return self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            raise ClientError("cut") from None
+
+    def _feed(self, data: bytes) -> None:
+        self._received = self._received or bool(data)
+        try:
             self.parser.feed(data)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, CutError):
+        except CutError:
             raise ClientError("cut") from None
         except ProtocolError:
             raise ClientError("protocol") from None
-
-    async def _receive_some(self) -> bytes:
-        if not self._is_plain:
-            return bytes(await self._stream.receive_some(_READ_BYTES))
-        while True:
-            await trio.lowlevel.wait_readable(self._socket)
-            try:
-                return self._socket.recv(_READ_BYTES)
-            except BlockingIOError:
-                pass
 
 
 class _GoneError(Exception):

@@ -104,10 +104,13 @@ class ResponseCache:
     async def _pass_on(self, call: Call) -> None:
         """Let a call through in which the cache has no part; forget what it makes untrue."""
         fwd: Forwarded = "bypass" if call.outgoing.method in ("GET", "HEAD") else "method"
-        async with call.fetch([]) as answer:
+
+        async def use(answer: Answer) -> None:
             await self._entries.forget_untrue(call, answer)
             answer.headers = with_forward(answer.headers, fwd)
             await call.deliver(answer)
+
+        await call.fetch([], use)
 
     def _judge(self, call: Call, entry: Entry) -> Verdict:
         outgoing = call.outgoing
@@ -238,10 +241,11 @@ class ResponseCache:
             HTTPError: there is no answer, or it is one in place of which ``in_error`` may be given.
             Overloaded: there is no room for it.
         """
-        request, method, stored = call.outgoing.headers, call.outgoing.method, entry.stored
+        request, method = call.outgoing.headers, call.outgoing.method
         asked = self._clock()
-        async with call.fetch(conditions) as answer:
-            came = self._clock()
+
+        async def use(answer: Answer) -> bool:
+            stored, came = entry.stored, self._clock()
             if in_error is not None and answer.status in SERVER_ERRORS:
                 if call.model is not None:
                     call.model.end()
@@ -272,7 +276,9 @@ class ResponseCache:
                 await turn.aclose()
             answer.headers = with_forward(answer.headers, fwd, stored=keeps)
             await call.deliver(answer)
-        return True
+            return True
+
+        return await call.fetch(conditions, use)
 
     def _keeps(self, call: Call, answer: Answer, fresh: Stored) -> bool:
         """Tell by its head whether an answer is to be stored."""

@@ -4,10 +4,10 @@ Without a client it is the cache that asks, for what it keeps.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +24,8 @@ from sidecar.proxy.model_calls import ModelCall
 from sidecar.proxy.outgoing import Outgoing
 from sidecar.proxy.upstream import Answer, UpstreamError, Whole, answer_of
 from sidecar.redaction.walk_otlp import Outcome
+
+T = TypeVar("T")
 
 _STATUSES = frozenset(map(int, HTTPStatus))
 _upstream_seconds = cache(metrics.PROXY_UPSTREAM_SECONDS.labels)
@@ -64,12 +66,12 @@ class Call(msgspec.Struct):
     delivering: bool = False
     delivered: bool = False
 
-    @asynccontextmanager
-    async def fetch(self, extra: HeaderList) -> AsyncIterator[Answer]:
-        """Call the upstream; yield its answer, redacted. The call ends with the block.
+    async def fetch(self, extra: HeaderList, use: Callable[[Answer], Awaitable[T]]) -> T:
+        """Call the upstream, and return what becomes of its answer.
 
         Args:
             extra: headers beside those of the request.
+            use: gets the answer, redacted; the call ends when it returns.
 
         Raises:
             UpstreamError: there is no answer.
@@ -107,7 +109,7 @@ class Call(msgspec.Struct):
                         self.outcome,
                         self.max_body_bytes,
                     )
-                yield answer
+                return await use(answer)
         except (ClientError, UpstreamError) as error:
             if model is not None:
                 model.fail(_MODEL_FAILURES[error.failure])

@@ -34,6 +34,8 @@ _REFUSED_METHODS = frozenset({"CONNECT", "TRACE"})
 _ALLOWED = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 # Answers that are fetched anew while nobody waits for them.
 _MOST_IN_BACKGROUND = 32
+# Beside them: connections and clients are looked after.
+_OWN_TASKS = 2
 _calls = cache(metrics.PROXY_CALLS.labels)
 
 
@@ -160,14 +162,11 @@ class Proxy:
         if call.destination.route.cache is not None:
             await self._cache.answer(call)
             return
-        async with call.fetch([]) as answer:
-            await call.deliver(answer)
+        await call.fetch([], call.deliver)
 
     def _in_background(self, function: Background) -> None:
         nursery = self._nursery
-        if (
-            nursery is not None and len(nursery.child_tasks) < _MOST_IN_BACKGROUND + 2
-        ):  # those of `run`
+        if nursery is not None and len(nursery.child_tasks) < _OWN_TASKS + _MOST_IN_BACKGROUND:
             nursery.start_soon(self._run_alone, function)
 
     async def _run_alone(self, function: Background) -> None:

@@ -709,16 +709,43 @@ async def test_a_head_may_take_its_time_while_the_body_does(start: Start) -> Non
         (b"", "cut"),
     ],
 )
+@pytest.mark.parametrize("calls", [1, 20])
 async def test_what_is_no_response_or_no_end_of_it_is_told(
-    start: Start, answer: bytes, failure: Failure
+    start: Start, answer: bytes, failure: Failure, calls: int
 ) -> None:
     async def script(peer: Peer, origin: Origin) -> None:
         await peer.head()
         await peer.say(answer)
 
+    async def fail() -> None:
+        failures.append(await failure_of(client))
+
     origin = await start(script)
-    assert await failure_of(client_of(origin)) == failure
+    client, failures = client_of(origin), list[Failure]()
+    async with trio.open_nursery() as nursery:
+        for _ in range(calls):
+            nursery.start_soon(fail)
+    assert failures == [failure] * calls
     await origin.all_closed()
+
+
+async def test_calls_at_a_time_get_each_its_own_response(start: Start) -> None:
+    async def script(peer: Peer, origin: Origin) -> None:
+        while True:
+            size = int((await peer.head()).partition(b"content-length: ")[2].split()[0])
+            body = await peer.body(size)
+            await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (size, body))
+
+    client = client_of(await start(script))
+
+    async def ask(number: int) -> None:
+        for size in range(1, 30):
+            body = b"%d" % number * size
+            assert await call(client, "POST", body) == body
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(ask, number)
 
 
 async def test_a_response_may_end_with_its_connection(start: Start) -> None:
