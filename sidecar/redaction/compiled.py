@@ -91,23 +91,23 @@ def as_text(value: Any) -> str | None:
 
 def written_pattern(rules: list[Rule]) -> str:
     """Return a pattern for what the rules write in brackets, plain or percent-encoded."""
-    plain = {
-        re2.escape(text)
+    within = {
+        re2.escape(text[1:-1])
         for rule in rules
         for text in (rule.placeholder, getattr(rule.action.replace, "with_", None) or "")
         if text.startswith("[") and text.endswith("]")
     }
-    plain |= {
-        re2.escape(hash_prefix(rule)) + rf"[0-9a-f]{{{rule.action.hash.length}}}\]"
+    within |= {
+        re2.escape(hash_prefix(rule)[1:]) + rf"[0-9a-f]{{{rule.action.hash.length}}}"
         for rule in rules
         if rule.action.hash is not None
     }
-    encoded = {
-        text.replace(r"\[", bracket).replace(r"\]", end).replace(r"\:", colon)
-        for text in plain
-        for bracket, end, colon in (("%5B", "%5D", "%3A"), ("%255B", "%255D", "%253A"))
-    }
-    return "|".join(sorted(plain | encoded)) or "$^"
+    if not within:
+        return "$^"
+    # The brackets stand there once, and not in each form around each text.
+    either = "|".join(sorted(within)).replace(r"\:", "(?:%(?:25)?3A|:)")
+    either = either.replace(r"\[", r"(?:%(?:25)?5B|\[)").replace(r"\]", r"(?:%(?:25)?5D|\])")
+    return rf"(?:%(?:25)?5B|\[)(?:{either})(?:%(?:25)?5D|\])"
 
 
 def compile_key_rule(rule: Rule, hash_key: bytes) -> KeyRule:
