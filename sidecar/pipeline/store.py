@@ -623,8 +623,10 @@ def _check(db: sqlite3.Connection, *, create: bool = False) -> bool:
 def _prepare(db: sqlite3.Connection, *, fsync: bool, create: bool, after: int) -> None:
     """Check that the file is a queue, or make it one."""
     empty = _check(db, create=create)
-    # In memory, what is taken out is given back; a file has its free pages used again.
+    # In memory, what is taken out is given back, and bodies may be as they are: large. A file has
+    # its free pages used again.
     if not db.execute("PRAGMA database_list").fetchone()[2]:
+        db.execute("PRAGMA page_size = 16384")
         db.execute("PRAGMA auto_vacuum = FULL")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
