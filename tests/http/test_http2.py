@@ -3,8 +3,10 @@ from collections.abc import AsyncIterator
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from sidecar.http.asgi import Receive, Scope, Send
 from sidecar.http.http2 import serve
@@ -93,3 +95,35 @@ async def test_a_connection_that_breaks_the_protocol_harms_no_other(
             while await stream.receive_some(65536):
                 pass
     assert await client.receive(await client.send("/", b"ping")) == (b"200", b"ping")
+
+
+async def test_a_client_that_does_not_read_does_not_hold_up_the_stop(
+    nursery: trio.Nursery,
+) -> None:
+    sending, stopping, stopped = trio.Event(), trio.Event(), trio.Event()
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        sending.set()
+        while True:
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+    sock = bind("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+
+    async def run(task_status: trio.TaskStatus[None]) -> None:
+        await serve(flood, sock, stopping=stopping, grace_seconds=0.1, task_status=task_status)
+        stopped.set()
+
+    await nursery.start(run)
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        client = Http2(stream)
+        # So that it is the socket that is full, not the window of HTTP/2.
+        client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+        client.h2.increment_flow_control_window(2**31 - 1 - 65535)
+        await client.send("/", b"")
+        await sending.wait()
+        await wait_all_tasks_blocked(0.2)
+        stopping.set()
+        with trio.fail_after(5):
+            await stopped.wait()
