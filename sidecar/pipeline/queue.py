@@ -217,12 +217,12 @@ class Queue:
         put = _Put(batch, exporters, accepted)
         self._puts.append(put)
         self._reserved += cost(batch)
-        self._work.unpark_all()
-        if self.durable:
+        if not self.durable and not self._turn.locked():
+            await self._commit()  # there is no disk to wait for
+        else:
+            self._work.unpark_all()
             with trio.move_on_after(_COMMIT_SECONDS):
                 await put.done.wait()
-        else:  # there is no disk to wait for
-            await put.done.wait()
         if put.refused or not put.done.is_set():
             raise QueueFull
 

@@ -4,7 +4,6 @@ import io
 import re
 import uuid
 from collections.abc import Generator, Iterator
-from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
 
@@ -160,12 +159,7 @@ def _table(log: Handler, log_batch: Handler) -> list[Route]:
 def _event(given: LogRequest) -> Event:
     payload_timestamp = given.payload.get("timestamp")
     timestamp = given.timestamp or (payload_timestamp if isinstance(payload_timestamp, str) else "")
-    return Event(
-        event_id=str(uuid.uuid4()),
-        event=given.event,
-        timestamp=timestamp or datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-        payload=given.payload,
-    )
+    return Event(str(uuid.uuid4()), given.event, timestamp, given.payload)
 
 
 def _redact_records(

@@ -7,6 +7,7 @@ import math
 from array import array
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
@@ -230,6 +231,8 @@ class Intake:
     def redact_event(self, event: Event, outcome: Outcome) -> None:
         """Redact one event in place, and add what came of it; safe in a thread.
 
+        One without a timestamp gets that of now.
+
         Raises:
             NotRedactedError: it must not be taken.
             DropRecordError: a rule says that it is not passed on.
@@ -238,7 +241,7 @@ class Intake:
         redactor = self._rules.redactor("events")
         try:
             event.event = redactor.string(event.event, "event", report, {}) or ""
-            event.timestamp = redactor.string(event.timestamp, "timestamp", report, {}) or ""
+            event.timestamp = redactor.string(event.timestamp, "timestamp", report, {}) or _now()
             event.payload = redact_json(event.payload, redactor, report)
         except DropRecordError:
             outcome.dropped += 1
@@ -282,6 +285,10 @@ class Intake:
         if outcome.dropped:
             metrics.DROPPED.labels("", signal, "rule").inc(outcome.dropped)
         self._redactions.add(signal, outcome.report)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _measurement(value: Any) -> float | None:

@@ -260,7 +260,8 @@ async def test_a_cancelled_put_is_there_or_not_but_counts_right(directory: Path 
         with trio.CancelScope() as scope:
             scope.cancel()
             await queue.put(batch(), lambda: accepted.append(True))
-        assert scope.cancelled_caught
+        # In memory there is nothing to wait for.
+        assert scope.cancelled_caught is (directory is not None)
         await queue.put(batch())
         assert queue.left() == {"one": {"traces": 1 + len(accepted)}}
 
