@@ -38,15 +38,11 @@ _HOP_BY_HOP = frozenset(
 
 def end_to_end(headers: Headers) -> HeaderList:
     """Return the headers that are not for one connection only (RFC 9110 section 7.6.1)."""
-    named = {
-        option.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for option in value.split(b",")
-    }
-    return [
-        (name, value) for name, value in headers if name not in _HOP_BY_HOP and name not in named
-    ]
+    named = set()
+    for name, value in headers:
+        if name == b"connection":
+            named.update([option.strip().lower() for option in value.split(b",")])
+    return [pair for pair in headers if pair[0] not in _HOP_BY_HOP and pair[0] not in named]
 
 
 def without(headers: Headers, *names: bytes) -> HeaderList:

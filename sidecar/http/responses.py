@@ -133,7 +133,8 @@ class ResponseParser:
                 raise ProtocolError
             self.headers = []
             return
-        if status > 599 or sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_BYTES:
+        # What was fed is at least the head.
+        if status > 599 or (self._head_bytes > MAX_HEAD_BYTES and self._is_head_too_large()):
             raise ProtocolError
         self.status = status
         # RFC 9112 section 6.3: without any framing the body ends with the connection.
@@ -141,6 +142,9 @@ class ResponseParser:
         if self._head_only:
             self.complete = True
             self.reusable = self._parser.should_keep_alive()
+
+    def _is_head_too_large(self) -> bool:
+        return sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES
 
     def on_body(self, body: bytes) -> None:
         """llhttp: some of the body."""

@@ -55,15 +55,17 @@ def request_headers(request: Request, host: bytes, via: bytes, *, forwarded: boo
     Raises:
         HTTPError: 508, it has passed here before.
     """
-    if any(n == b"via" and via in v.replace(b",", b" ").split() for n, v in request.raw_headers):
-        raise HTTPError(508, "The route's upstream leads back to this sidecar.")
+    for name, value in request.raw_headers:
+        if name == b"via" and via in value.replace(b",", b" ").split():
+            raise HTTPError(508, "The route's upstream leads back to this sidecar.")
     headers = [(b"host", host)]
-    for name, value in end_to_end(request.raw_headers):
+    for pair in end_to_end(request.raw_headers):
+        name = pair[0]
         if name in _REPLACED or name.startswith(_FORWARDED):
             continue
         if name == b"max-forwards" and (left := forwards_left(request)) is not None:
-            value = b"%d" % (left - 1)
-        headers.append((name, value))
+            pair = name, b"%d" % (left - 1)
+        headers.append(pair)
     if forwarded:
         headers += _forwarded(request)
     headers.append((b"via", b"1.1 " + via))
@@ -106,9 +108,8 @@ def response_headers(status: int, headers: Headers, via: bytes) -> HeaderList:
     A length beside a transfer coding means nothing (RFC 9112 section 6.3), and a 204 has none
     (RFC 9110 section 8.6).
     """
-    coded = any(name == b"transfer-encoding" for name, _ in headers)
     shown = end_to_end(headers)
-    if coded or status == 204:
+    if status == 204 or b"transfer-encoding" in [name for name, _ in headers]:
         shown = without(shown, b"content-length")
     return [*shown, (b"via", b"1.1 " + via)]
 

@@ -43,7 +43,7 @@ class Presence:
             Disconnected: the client went away, and what was done for it is cancelled.
         """
         call = _Call(exchange)
-        if not self._young:
+        if self._idle:
             self._idle.unpark()
         self._young[call] = None
         try:

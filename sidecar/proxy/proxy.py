@@ -7,6 +7,7 @@ was under way for it is cancelled, the call of the upstream with it.
 import secrets
 from collections.abc import Callable
 from functools import cache
+from typing import Self
 
 import trio
 
@@ -129,18 +130,18 @@ class Proxy:
         finally:
             self._calls -= 1
             _calls(route).dec()
-            if not self._calls:
+            if self._idle and not self._calls:
                 self._idle.unpark_all()
 
     async def _call(self, exchange: Exchange, destination: Destination, path: bytes) -> None:
         route, request = destination.route, exchange.request
-        try:
-            with _Found(self._redactions) as outcome:
-                outgoing = await self._outgoings.make(exchange, destination, path, outcome)
-        except Dropped:
-            await exchange.start(204, [])
-            return
-        with _Found(self._redactions) as outcome:
+        with _Found(self._redactions) as found:
+            try:
+                outgoing = await self._outgoings.make(exchange, destination, path, found.outcome)
+            except Dropped:
+                await exchange.start(204, [])
+                return
+            found.count()
             call = Call(
                 destination,
                 outgoing,
@@ -148,7 +149,7 @@ class Proxy:
                 self._max_body_bytes,
                 exchange,
                 request.held,
-                outcome,
+                found.outcome,
             )
             if route.observe == "llm":
                 call.model = self._models.begin(route.name, request.method, request.path)
@@ -170,27 +171,36 @@ class Proxy:
             nursery.start_soon(self._run_alone, function)
 
     async def _run_alone(self, function: Background) -> None:
-        with _Found(self._redactions) as outcome, Held(self._pressure) as held:
+        with _Found(self._redactions) as found, Held(self._pressure) as held:
             try:
-                await function(outcome, held)
+                await function(found.outcome, held)
             # It is nobody's call, so it must not end those of others.
             except Exception as error:
                 log_failure(error)
 
 
 class _Found:
-    """Takes what is found in a block, and counts it at its end, however that comes."""
+    """Counts what is found in a block at its end, however that comes.
+
+    Attributes:
+        outcome: takes it.
+    """
 
     def __init__(self, redactions: Redactions) -> None:
         self._redactions = redactions
+        self.outcome = Outcome()
 
-    def __enter__(self) -> Outcome:
-        self._outcome = Outcome()
-        return self._outcome
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        report = self._outcome.report
+        self.count()
+
+    def count(self) -> None:
+        """Count what was found since the last time."""
+        report = self.outcome.report
         if report.counts or report.audited:
+            self.outcome.report = Report()
             # The thread of a call that was cancelled may still write into its report.
             found = Report()
             found.merge(report)

@@ -109,7 +109,7 @@ class Upstream:
 
     def __exit__(self, *_: object) -> None:
         self._calls -= 1
-        if not self._calls:
+        if self._idle and not self._calls:
             self._idle.unpark_all()
 
     async def retire(self) -> None:
