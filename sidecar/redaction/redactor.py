@@ -14,7 +14,7 @@ stable raises, and the walker drops the record.
 import re
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import suppress
 from copy import copy
 from itertools import accumulate
@@ -33,6 +33,7 @@ from sidecar.redaction.patterns import options
 from sidecar.redaction.report import Report
 from sidecar.redaction.rules import Keys, Rule
 from sidecar.redaction.scanner import Finder, Found, Near, Scanner
+from sidecar.redaction.together import Together
 from sidecar.redaction.views import View, escapes, may_be_encoded, percent_encode, views
 from sidecar.redaction.walk_json import holds_json, json_edits, quote_bare
 
@@ -170,6 +171,7 @@ class Redactor:
 
     Attributes:
         restricted: whether fields that are not listed are removed; see `allows`.
+        plain_names: some names of which `name` is known to say nothing.
         asked: keys of attributes that say what becomes of others beside them.
 
     Raises:
@@ -196,6 +198,7 @@ class Redactor:
             compile_key_rule(rule, hash_key) for rule in rules if rule.keys is not None
         ]
         self._scanner = scanner
+        self._together = Together(scanner)
         self._integers = [finder for finder in scanner.finders if finder.integers]
         self.asked = frozenset(key for rule in self._key_rules for key in rule.rule.when)
         if auditor is not None:
@@ -205,6 +208,7 @@ class Redactor:
         self._known: Memo[_Place, _Known] | None = Memo(_MAX_KNOWN)
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
+        self.plain_names: Set[str] = self._clean_names if auditor is None else frozenset()
 
     def exempting(self, globs: list[str]) -> "Redactor":
         """Return the same rules, which leave alone what stands at some keys and within it.
@@ -322,6 +326,40 @@ class Redactor:
         where.in_url = rule.rule.action.sanitize == "url"
         where.origin = (0, len(text)) if changed != text else None
         return self._text(changed, where)
+
+    def clean_among(self, strings: Iterable[tuple[str, str]]) -> Set[tuple[str, str]]:
+        """Tell in one look in which of many strings nothing is found.
+
+        Args:
+            strings: keys, as `string` takes them, and texts.
+
+        Returns:
+            Some of them: `string` returns each text as it is and reports nothing. What it
+            remembers is left out.
+        """
+        known = self._known
+        assert known is not None, "who looks into a string remembers nothing"
+        simple = [
+            place for place in strings if known.get(place) is None and self._is_simple(*place)
+        ]
+        for redactor in (self, self._auditor):
+            if redactor is not None and simple:
+                holding = redactor._together.holding([text for _, text in simple])
+                if holding is None:
+                    return frozenset()
+                simple = [place for at, place in enumerate(simple) if at not in holding]
+        return frozenset(simple)
+
+    def _is_simple(self, key: str, text: str) -> bool:
+        """Tell whether a text at a key is one of which only finders may take something."""
+        plan = self._plan(key)
+        return (
+            not (plan.exempt or plan.key_rules or plan.near)
+            and (self._auditor is None or self._auditor._is_simple(key, text))
+            and not may_be_encoded(text)
+            and not holds_json(text)
+            and as_base64(text) is None
+        )
 
     def number(
         self, value: float, key: str, report: Report, siblings: Siblings, pointer: str = ""

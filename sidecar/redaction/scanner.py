@@ -46,6 +46,7 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rule: what it belongs to.
         order: the rule's place among all.
+        pattern: as it is written.
         search, match: the compiled pattern, as `searching` and `matching` return it.
         group: the group of it that is the value.
         sought: what the first look looks for.
@@ -59,6 +60,7 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
 
     rule: Rule
     order: int
+    pattern: str
     search: Search
     match: Search
     group: int
@@ -230,6 +232,10 @@ class Scanner:
                 values = finder.all(data, ())
             found += [(*span, finder) for span in values]
         return found if len(data) == len(text) or not found else _in_characters(data, found)
+
+    def candidates(self, text: str) -> set[int]:
+        """Return the indices of the finders that may find something in a text."""
+        return set().union(*self._look(text, text.encode()))
 
     def _warm(self) -> None:
         for text in warm_up.texts():

@@ -9,7 +9,7 @@ at a time: a request of many small spans takes ten times its size when it is dec
 all other threads meanwhile.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Set
 from functools import cache
 from typing import Any, cast
 
@@ -40,6 +40,8 @@ _RECORDS = frozenset(
 )
 # More is not decoded at once: of many empty records each takes a hundred times its size.
 _WHOLE_BYTES = 384 * 1024
+# So many records or metrics are looked at together, and decoded at a time.
+_TOGETHER = 64
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 _ANY_VALUE = "opentelemetry.proto.common.v1.AnyValue"
 # Names that other systems look things up by.
@@ -169,6 +171,14 @@ class _Walk:
         self._redactor = redactor
         self._outcome = outcome
         self._report = Report()
+        # Keys and texts in which nothing is found.
+        self._clean: Set[tuple[str, str]] = frozenset()
+
+    def look_ahead(self, messages: list[Message]) -> None:
+        """Look at the strings of some messages at once, which are to be redacted then."""
+        self._clean = self._redactor.clean_among(
+            dict.fromkeys(place for message in messages for place in _strings(message))
+        )
 
     def children(self, message: Message) -> None:
         """Redact what holds records, and then the records in it."""
@@ -272,7 +282,7 @@ class _Walk:
     def _text(self, message: Message, field: _Field, report: Report) -> None:
         text = getattr(message, field.name)
         if not field.repeated:
-            if text:
+            if text and (field.key, text) not in self._clean:
                 changed = self._redactor.string(text, field.key, report, {})
                 if changed is not text:
                     setattr(message, field.name, changed or "")
@@ -286,17 +296,36 @@ class _Walk:
         """Redact attributes; ``restricted`` says that only those which are allowed stay."""
         redactor = self._redactor
         names = [item.key for item in attributes]
+        asked = redactor.asked
         siblings: Siblings = {}
-        if not redactor.asked.isdisjoint(names):
-            siblings = {item.key: _scalar(item.value) for item in attributes}
+        if not asked.isdisjoint(names):
+            siblings = {
+                name: _scalar(item.value)
+                for name, item in zip(names, attributes, strict=True)
+                if name in asked
+            }
+        clean, plain_names = self._clean, redactor.plain_names
         gone = []
         for index, (name, item) in enumerate(zip(names, attributes, strict=True)):
-            shown = redactor.name(name, report)
-            if shown is not name:
-                item.key = shown
+            shown = name
+            if name not in plain_names:
+                shown = redactor.name(name, report)
+                if shown is not name:
+                    item.key = shown
             key = f"{prefix}.{shown}"[-MAX_KEY:] if prefix else shown
+            value = item.value
+            if not restricted and (text := value.string_value):
+                # Most values are text that stays, so this is not left to what knows all kinds.
+                if (key, text) in clean:
+                    continue
+                changed = redactor.string(text, key, report, siblings)
+                if changed is None:
+                    gone.append(index)
+                elif changed is not text:
+                    value.string_value = changed
+                continue
             within = restricted and not redactor.allows(key)
-            if not self._value(item.value, key, siblings, report, within):
+            if not self._value(value, key, siblings, report, within):
                 gone.append(index)
         for index in reversed(gone):
             del attributes[index]
@@ -438,22 +467,44 @@ class _EncodedWalk:
         level = self._next_level(path)
         path = (*path, level)
         items = iter(getattr(decoded, level.name) if decoded is not None else ())
+        leaves: list[tuple[int, int, Message | None]] = []
         for number, wire_type, start, value, stop in _fields(self._body, place, end):
             if number != level.number or wire_type != _LENGTH_DELIMITED:
                 continue
             item = next(items, None)
-            begin = len(self.written)
             if level.is_split:
-                stays = yield from self._holder(value, stop, path, item)
-            elif self._places.none_in(value, stop):
-                self._walk.pass_on(item or self._decode(self._body[value:stop], path))
+                begin = len(self.written)
+                if (yield from self._holder(value, stop, path, item)):
+                    self._begin_field(begin, level)
+                continue
+            message = self._decode(self._body[value:stop], path) if item is None else item
+            if self._places.none_in(value, stop):
+                self._walk.pass_on(message)
+                leaves.append((start, stop, None))
+            else:
+                leaves.append((start, stop, message))
+            if len(leaves) == _TOGETHER:
+                yield from self._leaves(leaves, level)
+                leaves.clear()
+        yield from self._leaves(leaves, level)
+
+    def _leaves(
+        self, leaves: list[tuple[int, int, Message | None]], level: _Level
+    ) -> Generator[None, None, None]:
+        """Write records or metrics: those that stay as they are, and the others redacted."""
+        self._walk.look_ahead([message for _, _, message in leaves if message is not None])
+        for start, stop, message in leaves:
+            begin = len(self.written)
+            if message is None:
                 self.written += self._body[start:stop]
                 continue
-            else:
-                stays = self._leaf(item or self._decode(self._body[value:stop], path), level)
-                yield
-            if stays:
-                self.written[begin:begin] = level.tag + _varint(len(self.written) - begin)
+            if self._leaf(message, level):
+                self._begin_field(begin, level)
+            yield
+
+    def _begin_field(self, begin: int, level: _Level) -> None:
+        """Put a tag and a length before what was written from a place on."""
+        self.written[begin:begin] = level.tag + _varint(len(self.written) - begin)
 
     def _leaf(self, message: Message, level: _Level) -> bool:
         message.DiscardUnknownFields()
@@ -604,6 +655,26 @@ def _scalar(value: Any) -> str | int | float | None:
 
 
 _SCALARS = frozenset({"string_value", "bool_value", "int_value", "double_value"})
+
+
+def _strings(message: Message) -> list[tuple[str, str]]:
+    """Return most strings of a message, and where they stand: its own values and attributes."""
+    shape = _shape(message.DESCRIPTOR)
+    found = []
+    for field in shape.attributes:
+        for item in getattr(message, field.name):
+            text = item.value.string_value
+            if text:
+                found.append((item.key[-MAX_KEY:], text))
+    for field in shape.values:
+        text = getattr(message, field.name).string_value
+        if text:
+            found.append((field.key, text))
+    for field in shape.messages:
+        if field.repeated:
+            for inner in getattr(message, field.name):
+                found += _strings(inner)
+    return found
 
 
 def count_records(message: Message) -> int:
