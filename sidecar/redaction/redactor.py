@@ -327,38 +327,56 @@ class Redactor:
         where.origin = (0, len(text)) if changed != text else None
         return self._text(changed, where)
 
-    def clean_among(self, strings: Iterable[tuple[str, str]]) -> Set[tuple[str, str]]:
+    def clean_among(self, strings: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
         """Tell in one look in which of many strings nothing is found.
 
         Args:
-            strings: keys, as `string` takes them, and texts.
+            strings: keys, as `string` takes them, and texts; each once.
 
         Returns:
-            Some of them: `string` returns each text as it is and reports nothing. What it
-            remembers is left out.
+            Some of them: `string` returns each text as it is and reports nothing.
         """
-        known = self._known
-        assert known is not None, "who looks into a string remembers nothing"
-        simple = [
-            place for place in strings if known.get(place) is None and self._is_simple(*place)
-        ]
+        memo = self._known
+        assert memo is not None, "who looks into a string remembers nothing"
+        clean: set[tuple[str, str]] = set()
+        simple = []
+        for place in strings:
+            known = memo.get(place)
+            if known is _NOTHING_FOUND:
+                clean.add(place)
+            elif known is None and self._is_simple(*place):
+                simple.append(place)
         for redactor in (self, self._auditor):
             if redactor is not None and simple:
                 holding = redactor._together.holding([text for _, text in simple])
                 if holding is None:
-                    return frozenset()
+                    return clean
                 simple = [place for at, place in enumerate(simple) if at not in holding]
-        return frozenset(simple)
+        for place in simple:
+            if len(place[0]) + len(place[1]) <= _MAX_KNOWN_LENGTH:
+                memo.put(place, _NOTHING_FOUND)
+        return clean.union(simple)
+
+    def leaves_number(self, value: float, key: str) -> bool:
+        """Tell, by a quick look, whether `number` leaves a value as it is and reports nothing."""
+        return (
+            -_LEAST_CARD < value < _LEAST_CARD
+            and not self._plan(key).key_rules
+            and (self._auditor is None or self._auditor.leaves_number(value, key))
+        )
 
     def _is_simple(self, key: str, text: str) -> bool:
-        """Tell whether a text at a key is one of which only finders may take something."""
+        """Tell whether only finders may take something of a text at a key."""
         plan = self._plan(key)
-        return (
-            not (plan.exempt or plan.key_rules or plan.near)
-            and (self._auditor is None or self._auditor._is_simple(key, text))
-            and not may_be_encoded(text)
-            and not holds_json(text)
-            and as_base64(text) is None
+        if plan.exempt or plan.near or plan.asked or may_be_encoded(text):
+            return False
+        if self._auditor is not None and not self._auditor._is_simple(key, text):
+            return False
+        rule = self._key_rule(plan, {}, text)
+        if rule is None:
+            return not holds_json(text) and as_base64(text) is None
+        return rule.rule.action.sanitize is not None and (
+            rule.change is not None and rule.change(text) == text
         )
 
     def number(

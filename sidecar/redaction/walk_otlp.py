@@ -9,8 +9,9 @@ at a time: a request of many small spans takes ten times its size when it is dec
 all other threads meanwhile.
 """
 
-from collections.abc import Callable, Generator, Iterator, Set
+from collections.abc import Callable, Generator, Iterator
 from functools import cache
+from itertools import chain
 from typing import Any, cast
 
 import msgspec
@@ -172,13 +173,64 @@ class _Walk:
         self._outcome = outcome
         self._report = Report()
         # Keys and texts in which nothing is found.
-        self._clean: Set[tuple[str, str]] = frozenset()
+        self._clean: set[tuple[str, str]] = set()
 
-    def look_ahead(self, messages: list[Message]) -> None:
-        """Look at the strings of some messages at once, which are to be redacted then."""
-        self._clean = self._redactor.clean_among(
-            dict.fromkeys(place for message in messages for place in _strings(message))
-        )
+    def look_ahead(self, messages: list[Message | None]) -> list[bool]:
+        """Look at the strings of some messages at once, which are to be redacted then.
+
+        Returns:
+            Of each message whether its redaction would come to nothing. That may be so of others,
+            too, of which it cannot be told so quickly.
+        """
+        strings: list[list[tuple[str, str]]] = [[] for _ in messages]
+        plain = [
+            message is not None and self._survey(message, found)
+            for message, found in zip(messages, strings, strict=True)
+        ]
+        self._clean = self._redactor.clean_among(dict.fromkeys(chain.from_iterable(strings)))
+        return [
+            one and self._clean.issuperset(found) for one, found in zip(plain, strings, strict=True)
+        ]
+
+    def _survey(self, message: Message, strings: list[tuple[str, str]]) -> bool:
+        """Note the strings of a message, and where they stand; tell whether nothing else is in it.
+
+        Nothing else that a rule could take, that is. Then all its strings are noted.
+        """
+        shape = _shape(message.DESCRIPTOR)
+        redactor = self._redactor
+        plain_names, plain = redactor.plain_names, not redactor.restricted
+        for field in shape.texts:
+            text = getattr(message, field.name)
+            if field.repeated:
+                strings.extend((field.key, item) for item in text)
+            elif text:
+                strings.append((field.key, text))
+        for field in shape.attributes:
+            for item in getattr(message, field.name):
+                key, value = item.key, item.value
+                if key not in plain_names:
+                    plain = False
+                if text := value.string_value:
+                    strings.append((key[-MAX_KEY:], text))
+                elif plain:
+                    kind = value.WhichOneof("value")
+                    plain = kind in _EMPTY or (
+                        kind in _NUMBERS and redactor.leaves_number(getattr(value, kind), key)
+                    )
+        for field in shape.values:
+            value = getattr(message, field.name)
+            if text := value.string_value:
+                strings.append((field.key, text))
+            else:
+                plain = plain and value.WhichOneof("value") in _EMPTY
+        for field in shape.messages:
+            if field.repeated:
+                for inner in getattr(message, field.name):
+                    plain = self._survey(inner, strings) and plain
+            elif message.HasField(field.name):
+                plain = self._survey(getattr(message, field.name), strings) and plain
+        return plain
 
     def children(self, message: Message) -> None:
         """Redact what holds records, and then the records in it."""
@@ -492,15 +544,20 @@ class _EncodedWalk:
         self, leaves: list[tuple[int, int, Message | None]], level: _Level
     ) -> Generator[None, None, None]:
         """Write records or metrics: those that stay as they are, and the others redacted."""
-        self._walk.look_ahead([message for _, _, message in leaves if message is not None])
-        for start, stop, message in leaves:
+        nothing = self._walk.look_ahead([message for _, _, message in leaves])
+        for (start, stop, message), plain in zip(leaves, nothing, strict=True):
             begin = len(self.written)
             if message is None:
                 self.written += self._body[start:stop]
-                continue
-            if self._leaf(message, level):
+            elif plain:
+                message.DiscardUnknownFields()
+                self._walk.pass_on(message)
+                self.written += message.SerializeToString()
                 self._begin_field(begin, level)
-            yield
+            else:
+                if self._leaf(message, level):
+                    self._begin_field(begin, level)
+                yield
 
     def _begin_field(self, begin: int, level: _Level) -> None:
         """Put a tag and a length before what was written from a place on."""
@@ -654,27 +711,10 @@ def _scalar(value: Any) -> str | int | float | None:
     return getattr(value, kind) if kind in _SCALARS else None
 
 
-_SCALARS = frozenset({"string_value", "bool_value", "int_value", "double_value"})
-
-
-def _strings(message: Message) -> list[tuple[str, str]]:
-    """Return most strings of a message, and where they stand: its own values and attributes."""
-    shape = _shape(message.DESCRIPTOR)
-    found = []
-    for field in shape.attributes:
-        for item in getattr(message, field.name):
-            text = item.value.string_value
-            if text:
-                found.append((item.key[-MAX_KEY:], text))
-    for field in shape.values:
-        text = getattr(message, field.name).string_value
-        if text:
-            found.append((field.key, text))
-    for field in shape.messages:
-        if field.repeated:
-            for inner in getattr(message, field.name):
-                found += _strings(inner)
-    return found
+_NUMBERS = frozenset({"bool_value", "int_value", "double_value"})
+_SCALARS = _NUMBERS | {"string_value"}
+# A value of these kinds without a text holds nothing; the last is the number of one.
+_EMPTY = frozenset({None, "string_value", "string_value_strindex"})
 
 
 def count_records(message: Message) -> int:

@@ -23,6 +23,7 @@ PIECES = st.sampled_from(
             "203.0.113.7",
             "token=abcdef12",
         ),
+        *("http://a.example/x", "?q=1", "https://u:p@b.example/"),
         *("c%20alice%40example.com", "[1]", "YWRhQGV4YW1wbGUuY29t", "-----BEGIN PRIVATE KEY-----"),
     ]
 )
@@ -33,6 +34,7 @@ RULES = (
     {"find": "email"},
     {"find": "us-ssn", "mode": "audit"},
     {"keys": ["secret"]},
+    {"keys": ["url.full"], "action": {"sanitize": "url"}},
 )
 WHOLE = {"pattern": r"\A[a-z]+\z"}
 
