@@ -179,18 +179,18 @@ class RawLook:
             return
         # What counts digits has many states; together, they would have as many times as many.
         groups = [
-            windows.text_forms,
+            windows.of_forms,
+            windows.of_values,
             *_packed(windows.of_text),
             windows.of_words,
             *_packed(windows.of_digits),
         ]
         self.searches: list[Callable[[bytes, int], int]] = [
-            self._next_form,
+            self._next_base64,
             self._next_key,
-            *map(_next, filter(None, groups[1:])),
+            *map(_next, filter(None, groups)),
         ]
-        self._form = searching(_compile([*windows.text_forms, _BASE64]))
-        self._no_base64 = matching(_compile(windows.text_forms))
+        self._base64 = searching(_compile([_BASE64]))
         self._key = searching(_compile(windows.of_keys)) if windows.of_keys else _never
         self._two_quads = matching(_compile([_TWO_QUADS]))
         self._sanitized = windows.sanitized
@@ -207,10 +207,10 @@ class RawLook:
         """Return the same for one message, to be asked of places in order."""
         return _Pass(self, data)
 
-    def _next_form(self, data: bytes, begin: int) -> int:
-        """Return the next place of what is no plain text."""
-        while (start := self._form(data, begin)[0][0]) >= 0:
-            if self._no_base64(data, start)[0][0] >= 0 or self._is_base64(data, start):
+    def _next_base64(self, data: bytes, begin: int) -> int:
+        """Return the next place before a text that is base64; the end of the data for none."""
+        while (start := self._base64(data, begin)[0][0]) >= 0:
+            if self._is_base64(data, start):
                 return start
             begin = start + 1
         return len(data)
@@ -305,7 +305,7 @@ class _Windows:
     """The windows of all rules.
 
     Attributes:
-        text_forms: of what may hold text in another form, and numbers.
+        of_forms, of_values: of text in another form but for base64, and of what is no text.
         of_text, of_words: of words that may stand in others, and of words that may not.
         of_digits: of all else that rules find in text.
         of_keys: of names whose values rules take as a whole.
@@ -319,17 +319,10 @@ class _Windows:
         fields = _field_keys()
         if any(rule.matches(key) for rule in rules for key in fields):
             raise _AnywhereError
-        self.text_forms = [
-            _JSON,
-            _ESCAPES,
-            _ALIKE,
-            OTHER_CASES,
-            _KEYS_AND_VALUES,
-            _BYTES_VALUE,
-            _DATA_URL,
-        ]
+        self.of_forms = [_JSON, _ESCAPES, _ALIKE, OTHER_CASES, _KEYS_AND_VALUES, _DATA_URL]
+        self.of_values = [_BYTES_VALUE]
         if any(finder.integers for finder in finders):
-            self.text_forms.append(_CARD_NUMBERS)
+            self.of_values.append(_CARD_NUMBERS)
         found = [_of_finder(finder, fields) for finder in finders]
         windows = [one for one in found if isinstance(one, Window)]
         self.of_digits = [one.pattern for one in windows if not one.is_text]

@@ -320,6 +320,8 @@ _LIKE_TAGS = 0.15
 _MOST_STATES = 8.0
 _LONGEST_RUN = 40
 _COMMON = -1.5
+# A run that is rarer needs no beginning of a text before it.
+_RARE_RUN = -7.5
 _FEW = 6
 _KINDS = (*(kind for kind, _ in _RUNS), _LETTERS_AND_DIGITS)
 
@@ -348,7 +350,7 @@ def _rarest(node: Node) -> Node:
                 if candidate.chance < best.chance and _is_small(candidate):
                     best, at = candidate, place
                     break
-        if best.chance < _RARE:
+        if best.chance < (_RARE if at is not None else _RARE_RUN):
             break
     if at is not None:
         short = (_from(items, at, width) for width in _WIDTHS)
