@@ -41,8 +41,8 @@ _RECORDS = frozenset(
 )
 # More is not decoded at once: of many empty records each takes a hundred times its size.
 _WHOLE_BYTES = 384 * 1024
-# So many records or metrics are looked at together, and decoded at a time.
-_TOGETHER = 64
+# So many records or metrics, or bytes of them, are looked at together, and decoded at a time.
+_TOGETHER, _TOGETHER_BYTES = 64, 64 * 1024
 _KEY_VALUE = "opentelemetry.proto.common.v1.KeyValue"
 _ANY_VALUE = "opentelemetry.proto.common.v1.AnyValue"
 # Names that other systems look things up by.
@@ -94,7 +94,7 @@ def redact_encoded(
         redactor: the rules for its signal.
 
     Yields:
-        After each record.
+        After each record that needs more than a quick look, and after 64 of the others.
 
     Returns:
         The redacted message, encoded, and what came of it.
@@ -520,6 +520,7 @@ class _EncodedWalk:
         path = (*path, level)
         items = iter(getattr(decoded, level.name) if decoded is not None else ())
         leaves: list[tuple[int, int, Message | None]] = []
+        size = 0
         for number, wire_type, start, value, stop in _fields(self._body, place, end):
             if number != level.number or wire_type != _LENGTH_DELIMITED:
                 continue
@@ -535,9 +536,11 @@ class _EncodedWalk:
                 leaves.append((start, stop, None))
             else:
                 leaves.append((start, stop, message))
-            if len(leaves) == _TOGETHER:
+            size += stop - start
+            if len(leaves) == _TOGETHER or size >= _TOGETHER_BYTES:
                 yield from self._leaves(leaves, level)
                 leaves.clear()
+                size = 0
         yield from self._leaves(leaves, level)
 
     def _leaves(
@@ -558,6 +561,7 @@ class _EncodedWalk:
                 if self._leaf(message, level):
                     self._begin_field(begin, level)
                 yield
+        yield
 
     def _begin_field(self, begin: int, level: _Level) -> None:
         """Put a tag and a length before what was written from a place on."""
