@@ -1,8 +1,10 @@
 """A look over the bytes misses nothing that redacting the decoded message finds."""
 
+import base64
 import random
 from functools import cache
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from sidecar.redaction.engine import Engine
 from sidecar.redaction.raw_look import RawLook
-from sidecar.redaction.rules import load_rules
+from sidecar.redaction.rules import Rule, load_rules
 from sidecar.redaction.sanitize.sql import sanitize_sql
 from sidecar.redaction.sanitize.url import sanitize_url
 from sidecar.redaction.walk_otlp import redact_otlp
@@ -159,6 +161,68 @@ def test_numbers_that_are_a_card_are_not_missed(value: int) -> None:
         assert not misses(data)
 
 
+BASE64 = base64.b64encode(b"alice@example.com is here").decode()
+
+
+@pytest.mark.parametrize("longer", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "Al"}',
+        ' [{"name": "Al"}]',
+        f'{{"pad": "{"x" * 200}", "name": "Al"}}',
+        BASE64,
+        base64.b64encode(b"\xc3\xa9 alice@example.com " * 9).decode(),
+        f"data:text/plain;base64,{BASE64}",
+        "alice\uff20example.com",
+        "alice\u200b@example.com",
+        "alice&#64;example.com",
+        "alice\\u0040example.com",
+    ],
+)
+def test_what_stands_in_another_form_is_not_missed(text: str, longer: bool) -> None:
+    for seed in range(5):
+        encoder = Encoder(random.Random(seed), longer=longer)
+        for key in ("user", "client.user"):
+            span = encoder.field(9, encoder.attribute(key, encoder.field(1, text.encode())))
+            assert changes(span)
+            assert not misses(span)
+
+
+def test_names_that_several_keys_make_are_not_missed() -> None:
+    encoder = Encoder(random.Random(1), longer=False)
+    field, attribute = encoder.field, encoder.attribute
+    for inner in (
+        attribute("name", field(1, b"Al")),
+        field(2, field(1, b"Al")) + field(1, b"name"),
+    ):
+        span = field(9, attribute("user", field(6, field(1, inner))))
+        assert changes(span)
+        assert not misses(span)
+
+
+def test_bytes_that_are_no_utf_8_are_not_missed() -> None:
+    encoder = Encoder(random.Random(1), longer=False)
+    for text in (
+        b"\xff 4111\xad1111\xad1111\xad1111",
+        b"\xff 4111\xad1111\xad1111\xad1111" + b"." * 200,
+    ):
+        span = encoder.field(9, encoder.attribute("k", encoder.field(7, text)))
+        assert changes(span)
+        assert not misses(span)
+
+
+@pytest.mark.parametrize("behind", [b"", b"z\x00", b"j\x00", b"\x80\x01\x00", b"J\x00", b"0\x01"])
+def test_a_word_at_the_end_of_a_text_is_not_missed_whatever_field_follows(behind: bytes) -> None:
+    encoder = Encoder(random.Random(1), longer=False)
+    rule = msgspec.convert({"id": "badge", "pattern": "[0-9]{3}", "keywords": ["acme"]}, Rule)
+    rules = msgspec.structs.replace(RULES, rules=[rule], places={rule.id: "a.yaml:1"})
+    of_badges = RawLook(Engine(rules).redactor("traces"))
+    span = encoder.field(5, b"123 acme") + behind
+    assert 0 <= of_badges(span) < len(span)
+    assert of_badges(encoder.field(5, b"123 acmes") + b"J\x00") == -1
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -182,7 +246,7 @@ def test_a_name_is_no_place_where_its_value_stays_as_it_is() -> None:
         assert look()(span, 0) == -1
         # Another value behind the first is what counts.
         twice = encoder.attribute(key, encoder.field(1, text.encode())) + encoder.field(
-            2, encoder.field(1, b"http://h/?q=bob")
+            2, encoder.field(1, b"/a;name=bob")
         )
         assert look()(encoder.field(9, twice), 0) >= 0
 
