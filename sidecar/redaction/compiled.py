@@ -136,7 +136,6 @@ def compile_finders(rule: Rule, order: int, hash_key: bytes) -> Iterator[Finder]
         yield Finder(
             rule=rule,
             order=order,
-            pattern=shape.pattern,
             search=searching(regexp),
             match=matching(regexp),
             group=regexp.groupindex.get("value", 0),

@@ -28,7 +28,7 @@ _ASCII_OF = {r"\p{L}": "A-Za-z", r"\pL": "A-Za-z", r"\p{Ll}": "a-z", r"\p{N}": "
 _RARE = "@"
 
 
-class Item(msgspec.Struct):
+class _Item(msgspec.Struct):
     """One piece of a pattern, with what says how often it stands.
 
     Attributes:
@@ -47,7 +47,7 @@ class Item(msgspec.Struct):
     wide: bool = False
     optional: bool = False
     opening: str = ""
-    inner: "list[list[Item]] | None" = None
+    inner: "list[list[_Item]] | None" = None
 
 
 class Lead(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ def leads(pattern: str) -> tuple[Lead, ...]:
     Wherever the pattern matches, one of them matches at the same place.
     """
     try:
-        alternatives = parse(pattern)
+        alternatives = _parse(TOKEN.finditer(pattern))
         found = _leads(alternatives, any_case=False, before="", rest=[])
     except ValueError:
         return ()
@@ -92,13 +92,13 @@ class Mark(msgspec.Struct, frozen=True):
 def marks(pattern: str) -> tuple[Mark, ...]:
     """Return literals, one of which stands in whatever a pattern matches; none if unknown."""
     try:
-        found = _marks(parse(pattern), any_case=False)
+        found = _marks(_parse(TOKEN.finditer(pattern)), any_case=False)
     except ValueError:
         return ()
     return tuple(dict.fromkeys(found))
 
 
-def _marks(alternatives: list[list[Item]], *, any_case: bool) -> list[Mark]:
+def _marks(alternatives: list[list[_Item]], *, any_case: bool) -> list[Mark]:
     found: list[Mark] = []
     for items in alternatives:
         # The rarest by guess: that with the longest of literals.
@@ -113,7 +113,7 @@ def _worth(found: list[Mark]) -> int:
     return min((len(mark.literal) for mark in found), default=0)
 
 
-def _marks_of(items: list[Item], any_case: bool) -> Iterator[list[Mark]]:
+def _marks_of(items: list[_Item], any_case: bool) -> Iterator[list[Mark]]:
     """Yield for each place of a sequence the literals, one of which stands there."""
     run = ""
     for item in items:
@@ -131,16 +131,11 @@ def _marks_of(items: list[Item], any_case: bool) -> Iterator[list[Mark]]:
         yield [Mark(run, any_case)] if run else []
 
 
-def parse(pattern: str) -> list[list[Item]]:
-    """Return the alternatives of a pattern, each a sequence of items; raises `ValueError`."""
-    return _parse(TOKEN.finditer(pattern))
-
-
-def _parse(tokens: Iterator[re.Match[str]], depth: int = 0) -> list[list[Item]]:
+def _parse(tokens: Iterator[re.Match[str]], depth: int = 0) -> list[list[_Item]]:
     """Read a pattern, or a group of it to its end, into alternatives of items."""
     if depth > 50:
         raise ValueError("nested too deep")
-    alternatives: list[list[Item]] = [[]]
+    alternatives: list[list[_Item]] = [[]]
     flags = ""
     for token in tokens:
         kind, text = token.lastgroup, token.group()
@@ -149,15 +144,15 @@ def _parse(tokens: Iterator[re.Match[str]], depth: int = 0) -> list[list[Item]]:
             break
         if kind == "either":
             # Flags hold to the end of the group, for the alternatives behind them too.
-            alternatives.append([Item(flags)] if flags else [])
+            alternatives.append([_Item(flags)] if flags else [])
         elif kind == "flags":
             flags += text
-            items.append(Item(text))
+            items.append(_Item(text))
         elif kind == "open":
             inner = _parse(tokens, depth + 1)
             body = "|".join("".join(item.text for item in one) for one in inner)
             wide = any(item.wide for one in inner for item in one)
-            items.append(Item(f"{text}{body})", wide=wide, opening=text, inner=inner))
+            items.append(_Item(f"{text}{body})", wide=wide, opening=text, inner=inner))
         elif kind in {"many", "maybe"}:
             if not items:
                 raise ValueError("nothing to repeat")
@@ -171,7 +166,7 @@ def _parse(tokens: Iterator[re.Match[str]], depth: int = 0) -> list[list[Item]]:
             plain = (kind == "plain" and text not in "^$.") or (
                 kind == "escape" and _is_literal(text)
             )
-            items.append(Item(text, plain=plain))
+            items.append(_Item(text, plain=plain))
     return alternatives
 
 
@@ -179,11 +174,11 @@ def _is_literal(escape: str) -> bool:
     return len(escape) == 2 and not escape[1].isalnum()
 
 
-_ANYTHING: list[Item] = [Item("(?s:.)?", inner=[[]], optional=True)]
+_ANYTHING: list[_Item] = [_Item("(?s:.)?", inner=[[]], optional=True)]
 
 
 def _leads(
-    alternatives: list[list[Item]], *, any_case: bool, before: str, rest: list[Item]
+    alternatives: list[list[_Item]], *, any_case: bool, before: str, rest: list[_Item]
 ) -> list[Lead]:
     """Return the leads of all alternatives, behind ``before`` and followed by ``rest``."""
     found = []
@@ -195,7 +190,7 @@ def _leads(
     return found
 
 
-def _lead(items: list[Item], own: int, any_case: bool, before: str) -> list[Lead]:
+def _lead(items: list[_Item], own: int, any_case: bool, before: str) -> list[Lead]:
     """Return the leads of a sequence, the literal of which is to be among the first ``own`` items.
 
     There are none when what stands before the literal may be more than one character.
@@ -225,7 +220,7 @@ def _lead(items: list[Item], own: int, any_case: bool, before: str) -> list[Lead
 
 
 def _from_literal(
-    items: list[Item], index: int, own: int, any_case: bool, before: str
+    items: list[_Item], index: int, own: int, any_case: bool, before: str
 ) -> list[Lead]:
     before = _in_either_case(before) if any_case else _coarse(before)
     literals = [""]
@@ -245,7 +240,7 @@ def _from_literal(
     return [Lead(before, literal, any_case, after) for literal in literals]
 
 
-def _firsts(items: list[Item]) -> list[str]:
+def _firsts(items: list[_Item]) -> list[str]:
     """Return patterns for the first character that items take; none when it may be any."""
     found: list[str] = []
     for item in items:
@@ -297,7 +292,7 @@ def _at_most(name: re.Match[str]) -> str:
     return _ASCII_OF.get(name.group(), "")
 
 
-def _ways(item: Item, any_case: bool) -> list[str]:
+def _ways(item: _Item, any_case: bool) -> list[str]:
     """Return all that an item stands for, when that is little and plain; else nothing."""
     ways: list[str] = []
     if _ignores_case(item.opening) and not any_case:
@@ -316,7 +311,7 @@ def _ignores_case(flags: str) -> bool:
     return flags.startswith("(?") and "i" in flags.partition("-")[0] and "<" not in flags
 
 
-def _width(item: Item) -> int:
+def _width(item: _Item) -> int:
     """Return the most characters that an item takes; 2 stands for more, too."""
     if item.wide:
         return 2

@@ -27,12 +27,10 @@ class Nearby:
     """Some words, one of which must stand near.
 
     Attributes:
-        words: as they are given.
         pattern: RE2 that matches a text which holds one of them.
     """
 
     def __init__(self, words: list[str] | tuple[str, ...]) -> None:
-        self.words = tuple(words)
         self.pattern = _pattern(words)
         self._search = searching(re2.compile(self.pattern, options()))
 

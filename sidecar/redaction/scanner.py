@@ -46,7 +46,6 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rule: what it belongs to.
         order: the rule's place among all.
-        pattern: as it is written.
         search, match: the compiled pattern, as `searching` and `matching` return it.
         group: the group of it that is the value.
         sought: what the first look looks for.
@@ -60,7 +59,6 @@ class Finder(msgspec.Struct, frozen=True, kw_only=True):
 
     rule: Rule
     order: int
-    pattern: str
     search: Search
     match: Search
     group: int

@@ -103,13 +103,8 @@ def redact_encoded(
         DecodeError: the body is no such message.
     """
     outcome = Outcome()
-    places = _Places(None, body)
     whole = kind.FromString(body) if len(body) <= _WHOLE_BYTES else None
-    if whole is not None and places.none_in(0, len(body)):
-        outcome.kept = count_records(whole)
-        return body, outcome
-    yield
-    walk = _EncodedWalk(_Walk(redactor, outcome), body, kind, places)
+    walk = _EncodedWalk(_Walk(redactor, outcome), body, kind)
     yield from walk.children(0, len(body), (), whole)
     return bytes(walk.written), outcome
 
@@ -175,7 +170,7 @@ class _Walk:
         # Keys and texts in which nothing is found.
         self._clean: set[tuple[str, str]] = set()
 
-    def look_ahead(self, messages: list[Message | None]) -> list[bool]:
+    def look_ahead(self, messages: list[Message]) -> list[bool]:
         """Look at the strings of some messages at once, which are to be redacted then.
 
         Returns:
@@ -184,8 +179,7 @@ class _Walk:
         """
         strings: list[list[tuple[str, str]]] = [[] for _ in messages]
         plain = [
-            message is not None and self._survey(message, found)
-            for message, found in zip(messages, strings, strict=True)
+            self._survey(message, found) for message, found in zip(messages, strings, strict=True)
         ]
         self._clean = self._redactor.clean_among(dict.fromkeys(chain.from_iterable(strings)))
         return [
@@ -493,17 +487,15 @@ class _EncodedWalk:
         walk: over what is decoded.
         body: an encoded request.
         root: its kind.
-        places: where something may be found in it.
 
     Attributes:
         written: what was redacted so far, encoded.
     """
 
-    def __init__(self, walk: _Walk, body: bytes, root: type[Message], places: "_Places") -> None:
+    def __init__(self, walk: _Walk, body: bytes, root: type[Message]) -> None:
         self._walk = walk
         self._body = body
         self._root = root
-        self._places = places
         self.written = bytearray()
 
     def children(
@@ -519,9 +511,9 @@ class _EncodedWalk:
         level = self._next_level(path)
         path = (*path, level)
         items = iter(getattr(decoded, level.name) if decoded is not None else ())
-        leaves: list[tuple[int, int, Message | None]] = []
+        leaves: list[Message] = []
         size = 0
-        for number, wire_type, start, value, stop in _fields(self._body, place, end):
+        for number, wire_type, _, value, stop in _fields(self._body, place, end):
             if number != level.number or wire_type != _LENGTH_DELIMITED:
                 continue
             item = next(items, None)
@@ -530,30 +522,22 @@ class _EncodedWalk:
                 if (yield from self._holder(value, stop, path, item)):
                     self._begin_field(begin, level)
                 continue
-            message = self._decode(self._body[value:stop], path) if item is None else item
-            if self._places.none_in(value, stop):
-                self._walk.pass_on(message)
-                leaves.append((start, stop, None))
-            else:
-                leaves.append((start, stop, message))
-            size += stop - start
+            if item is None:
+                item = self._decode(self._body[value:stop], path)
+            leaves.append(item)
+            size += stop - value
             if len(leaves) == _TOGETHER or size >= _TOGETHER_BYTES:
                 yield from self._leaves(leaves, level)
                 leaves.clear()
                 size = 0
         yield from self._leaves(leaves, level)
 
-    def _leaves(
-        self, leaves: list[tuple[int, int, Message | None]], level: _Level
-    ) -> Generator[None, None, None]:
-        """Write records or metrics: those that stay as they are, and the others redacted."""
-        nothing = self._walk.look_ahead([message for _, _, message in leaves])
-        for (start, stop, message), plain in zip(leaves, nothing, strict=True):
+    def _leaves(self, leaves: list[Message], level: _Level) -> Generator[None, None, None]:
+        """Redact and write some records or metrics."""
+        for message, plain in zip(leaves, self._walk.look_ahead(leaves), strict=True):
             begin = len(self.written)
-            if message is None:
-                self.written += self._body[start:stop]
-            elif plain:
-                message.DiscardUnknownFields()
+            message.DiscardUnknownFields()
+            if plain:
                 self._walk.pass_on(message)
                 self.written += message.SerializeToString()
                 self._begin_field(begin, level)
@@ -568,7 +552,6 @@ class _EncodedWalk:
         self.written[begin:begin] = level.tag + _varint(len(self.written) - begin)
 
     def _leaf(self, message: Message, level: _Level) -> bool:
-        message.DiscardUnknownFields()
         if level.is_record:
             stays = self._walk.record(message)
         elif stays := self._walk.own(message):
@@ -582,19 +565,14 @@ class _EncodedWalk:
     ) -> Generator[None, None, bool]:
         level = self._next_level(path)
         own = bytearray()
-        clean = True
         for number, wire_type, start, _, stop in _fields(self._body, place, end):
             if number != level.number or wire_type != _LENGTH_DELIMITED:
                 own += self._body[start:stop]
-                clean = clean and self._places.none_in(start, stop)
-        if clean:
-            self.written += own
-        else:
-            message = self._decode(own, path)
-            message.DiscardUnknownFields()
-            if not self._walk.own(message, lambda: self._decode(self._body[place:end], path)):
-                return False
-            self.written += message.SerializeToString()
+        message = self._decode(own, path)
+        message.DiscardUnknownFields()
+        if not self._walk.own(message, lambda: self._decode(self._body[place:end], path)):
+            return False
+        self.written += message.SerializeToString()
         yield from self.children(place, end, path, decoded)
         return True
 
@@ -614,30 +592,6 @@ class _EncodedWalk:
         for level in path:
             message = getattr(message, level.name)[0]
         return message
-
-
-class _Places:
-    """Where rules may find something in an encoded message.
-
-    Args:
-        look: returns the first place at or behind one; see `RawLook`. None: anywhere.
-        body: the message.
-    """
-
-    def __init__(self, look: "Callable[[bytes, int], int] | None", body: bytes) -> None:
-        self._look = look
-        self._body = body
-        # Between these is none; nothing is known yet.
-        self._begin, self._end = 0, -1
-
-    def none_in(self, start: int, end: int) -> bool:
-        """Tell whether there is none in a part of the message."""
-        if self._look is None:
-            return False
-        if not self._begin <= start <= self._end:
-            place = self._look(self._body, start)
-            self._begin, self._end = start, len(self._body) if place < 0 else place
-        return end <= self._end
 
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
