@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 Transport = Literal["http", "grpc"]
 
-# Most batches take less when nothing is found in them, and a thread costs a tenth of that.
+# What is done by then needs no thread, which costs a tenth of that.
 _AT_ONCE_SECONDS = 0.002
 
 # The body of an export request → the same as protobuf.
