@@ -138,7 +138,7 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 # A key, a text there, and what stands beside it as far as that counts.
-_Place = tuple[str | None, ...]
+Place = tuple[str | None, ...]
 _NOTHING_FOUND = _Known(same=True, changed=None, report=None)
 
 
@@ -205,7 +205,7 @@ class Redactor:
             self.asked |= auditor.asked
         self._level = 0
         self._met_exempt = False
-        self._known: Memo[_Place, _Known] | None = Memo(_MAX_KNOWN)
+        self._known: Memo[Place, _Known] | None = Memo(_MAX_KNOWN)
         self._plans: dict[str, _Plan] = {}
         self._clean_names: set[str] = set()
         self.plain_names: Set[str] = self._clean_names if auditor is None else frozenset()
@@ -282,8 +282,8 @@ class Redactor:
     def _find_out(self, text: str, key: str, report: Report, siblings: Siblings) -> _Known:
         """Return what a string at a key comes to, and remember it."""
         assert self._known is not None, "who looks into a string remembers nothing"
-        place: _Place = (key, text)
-        if asked := self._plan(key).asked:
+        place: Place = (key, text)
+        if asked := self.asked_at(key):
             place = (key, text, *(as_text(siblings.get(name)) for name in asked))
             known = self._known.get(place)
             if known is not None:
@@ -327,35 +327,44 @@ class Redactor:
         where.origin = (0, len(text)) if changed != text else None
         return self._text(changed, where)
 
-    def clean_among(self, strings: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    def asked_at(self, key: str) -> tuple[str, ...]:
+        """Return the keys of attributes that say what becomes of one at this key."""
+        return self._plan(key).asked
+
+    def clean_among(self, places: Iterable[Place]) -> set[Place]:
         """Tell in one look in which of many strings nothing is found.
 
         Args:
-            strings: keys, as `string` takes them, and texts; each once.
+            places: a key, as `string` takes it, a text there, and the values (`as_text`) of the
+                attributes beside it that `asked_at` names for the key; each once.
 
         Returns:
             Some of them: `string` returns each text as it is and reports nothing.
         """
         memo = self._known
         assert memo is not None, "who looks into a string remembers nothing"
-        clean: set[tuple[str, str]] = set()
-        simple = []
-        for place in strings:
+        clean: set[Place] = set()
+        simple: list[tuple[Place, str]] = []
+        for place in places:
             known = memo.get(place)
             if known is _NOTHING_FOUND:
                 clean.add(place)
-            elif known is None and self._is_simple(*place):
-                simple.append(place)
+            elif known is None:
+                key, text, *beside = place
+                assert key is not None and text is not None
+                if self._is_simple(key, text, beside):
+                    simple.append((place, text))
         for redactor in (self, self._auditor):
             if redactor is not None and simple:
                 holding = redactor._together.holding([text for _, text in simple])
                 if holding is None:
                     return clean
-                simple = [place for at, place in enumerate(simple) if at not in holding]
-        for place in simple:
-            if len(place[0]) + len(place[1]) <= _MAX_KNOWN_LENGTH:
+                simple = [one for at, one in enumerate(simple) if at not in holding]
+        for place, text in simple:
+            clean.add(place)
+            if len(place[0] or "") + len(text) <= _MAX_KNOWN_LENGTH:
                 memo.put(place, _NOTHING_FOUND)
-        return clean.union(simple)
+        return clean
 
     def leaves_number(self, value: float, key: str) -> bool:
         """Tell, by a quick look, whether `number` leaves a value as it is and reports nothing."""
@@ -365,14 +374,17 @@ class Redactor:
             and (self._auditor is None or self._auditor.leaves_number(value, key))
         )
 
-    def _is_simple(self, key: str, text: str) -> bool:
+    def _is_simple(self, key: str, text: str, beside: list[str | None]) -> bool:
         """Tell whether only finders may take something of a text at a key."""
         plan = self._plan(key)
-        if plan.exempt or plan.near or plan.asked or may_be_encoded(text):
+        if plan.exempt or plan.near or may_be_encoded(text):
             return False
-        if self._auditor is not None and not self._auditor._is_simple(key, text):
+        if self._auditor is not None and (
+            # It may ask for other attributes.
+            plan.asked or not self._auditor._is_simple(key, text, [])
+        ):
             return False
-        rule = self._key_rule(plan, {}, text)
+        rule = self._key_rule(plan, dict(zip(plan.asked, beside, strict=True)), text)
         if rule is None:
             return not holds_json(text) and as_base64(text) is None
         return rule.rule.action.sanitize is not None and (

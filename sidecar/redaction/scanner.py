@@ -15,7 +15,7 @@ import msgspec
 from sidecar.redaction import warm_up
 from sidecar.redaction.actions import Change
 from sidecar.redaction.detectors.base import Shape, Span
-from sidecar.redaction.first_look import FirstLook, Sought
+from sidecar.redaction.first_look import FirstLook, Places, Sought
 from sidecar.redaction.keys import KeyMatcher
 from sidecar.redaction.leads import leads
 from sidecar.redaction.nearby import REACH, Nearby, nearby
@@ -203,7 +203,30 @@ class Scanner:
                 of what holds the text has others.
         """
         data = text.encode()
-        places, lines, everywhere = self._look(text, data)
+        return self._found(text, data, self._look(text, data), skipped, near)
+
+    def unless(self, text: str, some: Set[int]) -> list[Found] | None:
+        """Return where values stand in a text; None when some finders may find something in it.
+
+        Args:
+            text: any.
+            some: indices of finders.
+        """
+        data = text.encode()
+        looked = self._look(text, data)
+        if not all(map(some.isdisjoint, looked)):
+            return None
+        return self._found(text, data, looked, frozenset(), None)
+
+    def _found(
+        self,
+        text: str,
+        data: bytes,
+        looked: tuple[Places, Places, set[int]],
+        skipped: Set[int],
+        near: dict[int, Near] | None,
+    ) -> list[Found]:
+        places, lines, everywhere = looked
         if not places and not lines and not everywhere and not near:
             return []
         found: list[Found] = []
@@ -230,10 +253,6 @@ class Scanner:
                 values = finder.all(data, ())
             found += [(*span, finder) for span in values]
         return found if len(data) == len(text) or not found else _in_characters(data, found)
-
-    def candidates(self, text: str) -> set[int]:
-        """Return the indices of the finders that may find something in a text."""
-        return set().union(*self._look(text, text.encode()))
 
     def _warm(self) -> None:
         for text in warm_up.texts():

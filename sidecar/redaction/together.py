@@ -31,11 +31,11 @@ class Together:
         Returns:
             Indices into ``texts``.
         """
-        joined = "\n".join(texts)
-        if self._whole and not self._whole.isdisjoint(self._scanner.candidates(joined)):
+        found = self._scanner.unless("\n".join(texts), self._whole)
+        if found is None:
             return None
         ends = list(accumulate(len(text) + 1 for text in texts))
-        return {bisect_right(ends, start) for start, _, _ in self._scanner(joined)}
+        return {bisect_right(ends, start) for start, _, _ in found}
 
 
 def _looks_at_whole_values(finder: Finder) -> bool:

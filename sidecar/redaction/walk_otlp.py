@@ -20,9 +20,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.redaction.actions import DropRecordError
-from sidecar.redaction.compiled import Siblings
+from sidecar.redaction.compiled import Siblings, as_text
 from sidecar.redaction.keys import MAX_KEY
-from sidecar.redaction.redactor import Redactor
+from sidecar.redaction.redactor import Place, Redactor
 from sidecar.redaction.report import Report
 
 _log = structlog.get_logger(__name__)
@@ -168,7 +168,8 @@ class _Walk:
         self._outcome = outcome
         self._report = Report()
         # Keys and texts in which nothing is found.
-        self._clean: set[tuple[str, str]] = set()
+        self._clean: set[Place] = set()
+        self._asked_at: dict[str, tuple[str, ...]] = {}
 
     def look_ahead(self, messages: list[Message]) -> list[bool]:
         """Look at the strings of some messages at once, which are to be redacted then.
@@ -177,7 +178,7 @@ class _Walk:
             Of each message whether its redaction would come to nothing. That may be so of others,
             too, of which it cannot be told so quickly.
         """
-        strings: list[list[tuple[str, str]]] = [[] for _ in messages]
+        strings: list[list[Place]] = [[] for _ in messages]
         plain = [
             self._survey(message, found) for message, found in zip(messages, strings, strict=True)
         ]
@@ -186,14 +187,13 @@ class _Walk:
             one and self._clean.issuperset(found) for one, found in zip(plain, strings, strict=True)
         ]
 
-    def _survey(self, message: Message, strings: list[tuple[str, str]]) -> bool:
+    def _survey(self, message: Message, strings: list[Place]) -> bool:
         """Note the strings of a message, and where they stand; tell whether nothing else is in it.
 
         Nothing else that a rule could take, that is. Then all its strings are noted.
         """
         shape = _shape(message.DESCRIPTOR)
-        redactor = self._redactor
-        plain_names, plain = redactor.plain_names, not redactor.restricted
+        plain = not self._redactor.restricted
         for field in shape.texts:
             text = getattr(message, field.name)
             if field.repeated:
@@ -201,17 +201,8 @@ class _Walk:
             elif text:
                 strings.append((field.key, text))
         for field in shape.attributes:
-            for item in getattr(message, field.name):
-                key, value = item.key, item.value
-                if key not in plain_names:
-                    plain = False
-                if text := value.string_value:
-                    strings.append((key[-MAX_KEY:], text))
-                elif plain:
-                    kind = value.WhichOneof("value")
-                    plain = kind in _EMPTY or (
-                        kind in _NUMBERS and redactor.leaves_number(getattr(value, kind), key)
-                    )
+            if attributes := getattr(message, field.name):
+                plain = self._survey_attributes(attributes, strings) and plain
         for field in shape.values:
             value = getattr(message, field.name)
             if text := value.string_value:
@@ -225,6 +216,43 @@ class _Walk:
             elif message.HasField(field.name):
                 plain = self._survey(getattr(message, field.name), strings) and plain
         return plain
+
+    def _survey_attributes(self, attributes: Any, strings: list[Place]) -> bool:
+        redactor, asked_at = self._redactor, self._asked_at
+        plain_names, plain = redactor.plain_names, True
+        names = [item.key for item in attributes]
+        siblings = self._siblings(names, attributes)
+        for name, item in zip(names, attributes, strict=True):
+            if name not in plain_names:
+                plain = False
+            value = item.value
+            if text := value.string_value:
+                key = name[-MAX_KEY:]
+                asked = asked_at.get(key)
+                if asked is None:
+                    asked = asked_at[key] = redactor.asked_at(key)
+                if asked:
+                    beside = (as_text(siblings.get(other)) for other in asked)
+                    strings.append((key, text, *beside))
+                else:
+                    strings.append((key, text))
+            elif plain:
+                kind = value.WhichOneof("value")
+                plain = kind in _EMPTY or (
+                    kind in _NUMBERS and redactor.leaves_number(getattr(value, kind), name)
+                )
+        return plain
+
+    def _siblings(self, names: list[str], attributes: Any) -> Siblings:
+        """Return those of some attributes that say what becomes of others."""
+        asked = self._redactor.asked
+        if asked.isdisjoint(names):
+            return {}
+        return {
+            name: _scalar(item.value)
+            for name, item in zip(names, attributes, strict=True)
+            if name in asked
+        }
 
     def children(self, message: Message) -> None:
         """Redact what holds records, and then the records in it."""
@@ -342,14 +370,7 @@ class _Walk:
         """Redact attributes; ``restricted`` says that only those which are allowed stay."""
         redactor = self._redactor
         names = [item.key for item in attributes]
-        asked = redactor.asked
-        siblings: Siblings = {}
-        if not asked.isdisjoint(names):
-            siblings = {
-                name: _scalar(item.value)
-                for name, item in zip(names, attributes, strict=True)
-                if name in asked
-            }
+        siblings = self._siblings(names, attributes)
         clean, plain_names = self._clean, redactor.plain_names
         gone = []
         for index, (name, item) in enumerate(zip(names, attributes, strict=True)):
@@ -621,6 +642,8 @@ def _fields(data: bytes, place: int, end: int) -> Iterator[tuple[int, int, int, 
             size = data[value] if value < end else 0x80
             if size < 0x80:
                 value += 1
+            elif value + 1 < end and (high := data[value + 1]) < 0x80:
+                size, value = size & 0x7F | high << 7, value + 2
             else:
                 size, value = _read_varint(data, value, end)
             place = value + size

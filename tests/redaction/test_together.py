@@ -1,10 +1,15 @@
 """Many texts looked at together come to what each comes to alone."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.redaction.compiled import as_text
 from sidecar.redaction.engine import Engine
+from sidecar.redaction.redactor import Place, Redactor
 from sidecar.redaction.report import Report
 from tests.captured import captures, flat
 from tests.redaction.test_engine import SHIPPED, engine
@@ -35,25 +40,39 @@ RULES = (
     {"find": "us-ssn", "mode": "audit"},
     {"keys": ["secret"]},
     {"keys": ["url.full"], "action": {"sanitize": "url"}},
+    {"keys": ["db.statement"], "when": {"db.system": "redis"}, "action": {"sanitize": "redis"}},
 )
 WHOLE = {"pattern": r"\A[a-z]+\z"}
 
 
-def unchanged(compiled: Engine, key: str, text: str) -> bool:
+def places(redactor: Redactor, strings: Iterable[tuple[str, str]], system: Any) -> list[Place]:
+    """Return strings beside an attribute of this value, as `clean_among` takes them."""
+    return [
+        (key, text, *(as_text(system) if other == "db.system" else None for other in asked))
+        for key, text in dict.fromkeys(strings)
+        for asked in (redactor.asked_at(key),)
+    ]
+
+
+def unchanged(compiled: Engine, key: str, text: str, system: Any = None) -> bool:
     report = Report()
-    changed = compiled.redactor("traces").string(text, key, report, {})
+    siblings = {} if system is None else {"db.system": system}
+    changed = compiled.redactor("traces").string(text, key, report, siblings)
     return changed is text and not report.counts and not report.audited
 
 
 @pytest.mark.parametrize("compiled", [SHIPPED, engine(*RULES), engine(*RULES, WHOLE)])
 @settings(deadline=None, max_examples=150)
-@given(strings=st.lists(st.tuples(KEYS, TEXTS), max_size=12))
-def test_what_is_called_clean_is(compiled: Engine, strings: list[tuple[str, str]]) -> None:
+@given(
+    strings=st.lists(st.tuples(KEYS, TEXTS), max_size=12),
+    system=st.sampled_from([None, "redis", "sqlite", 1]),
+)
+def test_what_is_called_clean_is(
+    compiled: Engine, strings: list[tuple[str, str]], system: Any
+) -> None:
     fresh = compiled.redactor("traces").exempting([])
-    clean = fresh.clean_among(strings)
-    for key, text in strings:
-        if (key, text) in clean:
-            assert unchanged(compiled, key, text), (key, text)
+    for key, text, *_ in fresh.clean_among(places(fresh, strings, system)):
+        assert unchanged(compiled, str(key), str(text), system), (key, text)
 
 
 def test_most_of_what_is_clean_is_called_so() -> None:
@@ -66,7 +85,7 @@ def test_most_of_what_is_clean_is_called_so() -> None:
         }
     )
     fresh = SHIPPED.redactor("traces").exempting([])
-    clean = fresh.clean_among(strings)
+    clean = {(key, text) for key, text, *_ in fresh.clean_among(places(fresh, strings, None))}
     expected = {place for place in strings if unchanged(SHIPPED, *place)}
     assert clean <= expected
     assert len(clean) > 0.8 * len(expected)
