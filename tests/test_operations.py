@@ -1,8 +1,11 @@
-"""The operators' guide: the metrics and reasons in it are those of the process."""
+"""The operators' guides: the metrics and reasons in them are those of the process."""
 
 import re
 from typing import get_args
 
+import pytest
+
+from bench import __main__ as bench
 from sidecar.http.client import Failure
 from sidecar.metrics import REGISTRY
 from sidecar.pressure import Reason
@@ -41,5 +44,13 @@ def test_reasons_of_failures_are_those_of_the_proxy() -> None:
     assert sorted(told) == sorted({*get_args(Failure), *get_args(Reason), *OWN_REASONS})
 
 
-def test_its_links_lead_somewhere() -> None:
-    assert broken_links(ROOT / "docs" / "operations.md") == []
+@pytest.mark.parametrize("guide", ["operations", "performance"])
+def test_its_links_lead_somewhere(guide: str) -> None:
+    assert broken_links(ROOT / "docs" / f"{guide}.md") == []
+
+
+def test_sections_to_measure_are_those_of_the_benchmark() -> None:
+    text = (ROOT / "docs" / "performance.md").read_text()
+    named = re.findall(r"python -m bench ([a-z ]+)", text)
+    assert named
+    assert {name for line in named for name in line.split()} <= bench.SECTIONS.keys()
