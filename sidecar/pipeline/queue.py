@@ -231,9 +231,11 @@ class Queue:
 
         Safe in a thread.
         """
+        if self.durable:
+            return pack(batch)
         waiting = max((counts.bytes for counts in self._counts.values()), default=0)
         plain = self._reserved + waiting + len(batch.body)
-        return pack(batch, compress=self.durable or plain > self._max_bytes // _PLAIN_SHARE)
+        return pack(batch, compress=plain > self._max_bytes // _PLAIN_SHARE)
 
     def _has_room(self, batch: PackedBatch, exporters: list[str]) -> bool:
         # Of those that take it: one that is full holds up no signal that it does not take.
